@@ -1,0 +1,289 @@
+"""Every setting and every default, on one screen, each with its reason.
+
+The command line is made from these classes: a field is a flag, and the text below it is the flag's help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sscm.errors import ConfigError
+
+WORKSPACE = "workspace"
+"""Where a workspace lies if nothing else is said: a folder of the working directory."""
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """A simulated archive of Sentinel-1 and Sentinel-2 pairs: nothing in it was observed."""
+
+    pairs: int = 2000
+    """Pairs to simulate."""
+    seed: int = 0
+    """The same bytes for the same seed and version."""
+    pixels: int = 120
+    """Rows and columns at 10 m, a multiple of 6; 120 is a BigEarthNet patch of 1.2 km."""
+    validation: float = 0.1
+    """Share of pairs in the validation split."""
+    test: float = 0.2
+    """Share of pairs in the test split; large enough that a demo's figures are steady."""
+
+    def __post_init__(self) -> None:
+        _require(self.pairs >= 1, f"pairs = {self.pairs}; expected at least 1")
+        _require(
+            self.pixels >= 24 and self.pixels % 6 == 0, f"pixels = {self.pixels}; expected a multiple of 6, from 24"
+        )
+        _require(
+            min(self.validation, self.test) >= 0 and self.validation + self.test < 1,
+            f"validation = {self.validation}, test = {self.test}; expected shares that leave some for training",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigEarthNetConfig:
+    """BigEarthNet folders, version 1 or 2, told apart by what lies in them."""
+
+    root: str
+    """Folder or URI that holds the Sentinel-1 and Sentinel-2 folders (and, for version 2, metadata.parquet)."""
+    metadata: str | None = None
+    """Version 2: metadata.parquet, where it is not in the root."""
+    split_file: str | None = None
+    """Version 1: a CSV of patch name and split; without one the split is drawn by a hash of the S2 patch name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """A table of image files: one row a pair, one column a band group."""
+
+    table: str
+    """CSV or Parquet. Columns: pair_id, one a band group with the file's path, and, if known, split, labels,
+    <modality>_datetime; every other column becomes a property."""
+    modalities: str
+    """TOML file that declares the modalities: bands, dtype, unit, no-data."""
+    root: str | None = None
+    """Folder that relative paths in the table start from; the table's own folder if not given."""
+    tile: int | None = None
+    """Cut every image into tiles of this many pixels (of its finest band group); edges that fill none are dropped."""
+
+    def __post_init__(self) -> None:
+        _require(self.tile is None or self.tile >= 8, f"tile = {self.tile}; expected at least 8 pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """How an archive is written."""
+
+    workspace: str = WORKSPACE
+    """Where the archive goes: a folder or a URI."""
+    pairs_per_shard: int | None = None
+    """Pairs in a shard file; by default as many as make about 192 MB, from 512 to 4096."""
+    pairs_per_row_group: int = 64
+    """Pairs in a Parquet row group: the least that a reader fetches."""
+    max_bad: float = 0.01
+    """Share of unusable pairs at which ingest gives up: 1 % is a few broken downloads, more is a wrong setting."""
+    seed: int = 0
+    """Order in which pairs are mixed over shards, so that every shard is a sample of the whole."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.pairs_per_shard is None or self.pairs_per_shard >= 1,
+            f"pairs_per_shard = {self.pairs_per_shard}; expected at least 1",
+        )
+        _require(
+            self.pairs_per_row_group >= 1, f"pairs_per_row_group = {self.pairs_per_row_group}; expected at least 1"
+        )
+        _require(0 <= self.max_bad <= 1, f"max_bad = {self.max_bad}; expected a share from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One encoder a modality: a timm backbone and a projection head."""
+
+    backbone: str = "resnet18"
+    """Any name that timm knows."""
+    dimension: int = 128
+    """Length of an embedding: the width of the published settings."""
+    image_size: int | None = None
+    """Pixels to which every band group is resampled on the device; by default the finest group's own."""
+    weights: str | None = None
+    """A local safetensors file of backbone weights to start from; none is downloaded."""
+
+    def __post_init__(self) -> None:
+        _require(self.dimension >= 2, f"dimension = {self.dimension}; expected at least 2")
+        _require(
+            self.image_size is None or self.image_size >= 16, f"image_size = {self.image_size}; expected at least 16"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Weights of the joint objective, L = w_mim·L_MIM + w_mde·L_MDE + w_isp·L_ISP."""
+
+    w_mim: float = 1.0
+    """Mutual information maximisation: the loss that tells places apart."""
+    w_mde: float = 0.1
+    """Modality discrepancy elimination."""
+    w_isp: float = 0.1
+    """Intra-modal similarity preservation."""
+    temperature: float = 0.1
+    """Of NT-Xent; Müller's published setting."""
+    isp_warmup: float = 0.3
+    """Share of the training before neighbours count: those of an untrained encoder mean nothing."""
+
+    def __post_init__(self) -> None:
+        _require(min(self.w_mim, self.w_mde, self.w_isp) >= 0, "weights of the losses: expected none below 0")
+        _require(self.w_mim > 0, "w_mim = 0; expected more: nothing else keeps the embeddings from collapsing")
+        _require(self.temperature > 0, f"temperature = {self.temperature}; expected more than 0")
+        _require(0 <= self.isp_warmup <= 1, f"isp_warmup = {self.isp_warmup}; expected a share from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How encoders are trained."""
+
+    workspace: str = WORKSPACE
+    """Where the archive is, and where the run and the model bundle go."""
+    name: str | None = None
+    """Name of the run and of the model bundle; by default one made of the time."""
+    resume: bool = False
+    """Go on with the run of that name from its last checkpoint; without it, a name in use is an error."""
+    epochs: int = 30
+    """Passes over the training split."""
+    batch_size: int = 256
+    """Pairs in the global batch, whatever the number of workers."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.05
+    """Of AdamW; CSMAE's published setting."""
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises; then it falls by a cosine to zero."""
+    augment: bool = True
+    """Flip and turn both images of a pair alike."""
+    workers: int = 1
+    """Ray Train workers: GPUs in all, or processes on CPU."""
+    cpus_per_worker: int = 2
+    """CPU threads, and logical CPUs claimed, of one worker."""
+    gpu: bool = False
+    """One GPU a worker, NCCL, bfloat16; without it CPU and gloo."""
+    max_failures: int = 3
+    """Worker-group failures (a worker killed, a node lost) before the run ends."""
+    seed: int = 0
+    """Of initial weights, order and augmentation."""
+    limit_hours: float = 24.0
+    """Longest time that the run may take."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, f"epochs = {self.epochs}; expected at least 1")
+        _require(self.workers >= 1, f"workers = {self.workers}; expected at least 1")
+        _require(
+            self.batch_size >= 2 * self.workers,
+            f"batch_size = {self.batch_size} for {self.workers} workers; expected at least two pairs a worker",
+        )
+        _require(
+            self.batch_size % self.workers == 0,
+            f"batch_size = {self.batch_size} does not divide among {self.workers} workers; expected a multiple",
+        )
+        _require(self.lr > 0, f"lr = {self.lr}; expected more than 0")
+        _require(0 <= self.warmup < 1, f"warmup = {self.warmup}; expected a share from 0, below 1")
+        _require(not (self.resume and self.name is None), "resume wants the name of the run: --resume --name NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """How an archive is embedded and indexed."""
+
+    workspace: str = WORKSPACE
+    """Where archive and models are, and where the index goes."""
+    model: str | None = None
+    """Name of the model bundle; the newest if not given."""
+    actors: int = 1
+    """Embedding actors."""
+    cpus_per_actor: int = 2
+    """CPU threads, and logical CPUs claimed, of one actor."""
+    gpu: bool = False
+    """One GPU an actor."""
+    batch_size: int = 64
+    """Pairs embedded at a time."""
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.actors, self.cpus_per_actor, self.batch_size) >= 1, "actors, CPUs and batch: expected at least 1"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How retrieval is measured."""
+
+    workspace: str = WORKSPACE
+    """Where archive, model and index are."""
+    query_split: Literal["train", "validation", "test"] = "test"
+    """Split whose images are the queries."""
+    archive_split: Literal["train", "validation", "test"] = "test"
+    """Split whose images are searched; where it is the queries' own, a query never finds itself."""
+    untrained: bool = True
+    """Also measure an encoder of the same architecture that was never trained."""
+    json: Path | None = None
+    """Write every figure to this file."""
+    report: Path | None = None
+    """The report page; by default report.html in a local workspace, else in the working directory."""
+    seed: int = 0
+    """Of the untrained encoder, of chance, and of the gallery's queries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """How an index is served."""
+
+    workspace: str = WORKSPACE
+    """Where index and model are."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all."""
+    port: int = 8000
+    """Port to listen on."""
+    shards: int = 1
+    """Index-shard deployments over which the segments are spread."""
+    gateways: int = 1
+    """Gateway replicas."""
+    threads: int = 2
+    """CPU threads of one encoder or index shard."""
+    deadline_s: float = 10.0
+    """Longest time a request may take, seconds."""
+    max_upload_mb: int = 64
+    """Largest request body, MB."""
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.shards, self.gateways, self.threads) >= 1, "shards, gateways and threads: expected at least 1"
+        )
+        _require(0 <= self.port < 65536, f"port = {self.port}; expected 0 to 65535")
+        _require(self.deadline_s > 0, f"deadline_s = {self.deadline_s}; expected more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The main job on a simulated archive: ingest, train, index, evaluate, serve."""
+
+    workspace: str = "demo"
+    """Where everything goes; running the demo again begins anew in it."""
+    pairs: int = 2000
+    """Simulated pairs."""
+    epochs: int = 10
+    """Passes over the training split: what two cores manage in a few minutes."""
+    serve: bool = True
+    """Leave a server running at the end; --no-serve ends instead."""
+    port: int = 8000
+    """Port of that server."""
+    json: Path | None = None
+    """Write every figure of the table to this file."""
+    seed: int = 0
+    """Of the archive, the training and the evaluation."""
