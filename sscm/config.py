@@ -88,8 +88,10 @@ class IngestConfig:
     """Pairs in a Parquet row group: the least that a reader fetches."""
     max_bad: float = 0.01
     """Share of unusable pairs at which ingest gives up: 1 % is a few broken downloads, more is a wrong setting."""
-    seed: int = 0
+    shuffle_seed: int = 0
     """Order in which pairs are mixed over shards, so that every shard is a sample of the whole."""
+    replace: bool = False
+    """Put the new archive in the place of another one in the same workspace."""
 
     def __post_init__(self) -> None:
         _require(
@@ -176,8 +178,6 @@ class TrainConfig:
     """Worker-group failures (a worker killed, a node lost) before the run ends."""
     seed: int = 0
     """Of initial weights, order and augmentation."""
-    limit_hours: float = 24.0
-    """Longest time that the run may take."""
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 

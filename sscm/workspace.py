@@ -1,8 +1,8 @@
 """Workspaces: one URI under which everything durable lies, and the file operations that keep it whole.
 
 A workspace may be a folder, ``file://``, ``s3://`` or whatever else fsspec opens. Every file is written so that a
-reader sees the old bytes, the new bytes or none, never a part: a local file is written beside its name, flushed to disk and
-renamed; an object store commits an object as a whole. Transient failures are retried a bounded number of times.
+reader sees the old bytes, the new bytes or none, never a part: a local file is written beside its name, flushed to disk
+and renamed; an object store commits an object as a whole. Transient failures are retried a bounded number of times.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ class Shard:
         split: the split of all its pairs.
         rows: pairs in it.
         row_groups: rows of each Parquet row group, in order; sums to ``rows``.
+        complete: of these, the rows that have every modality.
         bytes: size of the file.
         sha256: hexadecimal checksum of the file.
     """
@@ -38,8 +39,14 @@ class Shard:
     split: str
     rows: int
     row_groups: tuple[int, ...]
+    complete: tuple[int, ...]
     bytes: int
     sha256: str
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Shard:
+        """Read the JSON object of its fields."""
+        return cls(**{**value, "row_groups": tuple(value["row_groups"]), "complete": tuple(value["complete"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +145,7 @@ class Manifest:
         if value.get("format") != FORMAT:
             raise ManifestError(f"{where}: format {value.get('format')!r}; this version of sscm reads format {FORMAT}")
         try:
-            shards = tuple(Shard(**{**s, "row_groups": tuple(s["row_groups"])}) for s in value["shards"])
+            shards = tuple(Shard.from_json(shard) for shard in value["shards"])
             return cls(
                 modalities=tuple(Modality.from_json(m) for m in value["modalities"]),
                 shards=shards,

@@ -1,8 +1,8 @@
 """The archive shard: a Parquet file of pairs, its columns, and the codec between images and bytes.
 
 Images are FixedSizeBinary columns, one a band group, of C-order ``(bands, height, width)`` little-endian pixels in
-their native dtype: Parquet has no 16-bit integers, and a fixed-size column is read back as a view of the file's bytes. The
-file carries GeoParquet 1.1 metadata, so that DuckDB, QGIS and GeoPandas open it.
+their native dtype: Parquet has no 16-bit integers, and a fixed-size column is read back as a view of the file's bytes.
+The file carries GeoParquet 1.1 metadata, so that DuckDB, QGIS and GeoPandas open it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,77 @@
+"""The Ray that a command runs on: the cluster it was submitted to, or one of its own on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import ray
+
+LOCAL_CPUS = 8
+"""Logical CPUs of a Ray of our own, at least: Train, Data and Serve each claim whole ones, and a laptop has few."""
+OBJECT_STORE_BYTES = 1_000_000_000
+"""Object store of a Ray of our own: a few shards in flight."""
+
+_ENVIRONMENT = {
+    # Ray starts workers at nice 15: anything else on a small machine would starve them.
+    "RAY_worker_niceness": "0",
+    # The fast path of Ray Serve; both must be set on every node before Ray starts.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # How long a gateway that is to stop still takes requests while its load balancer learns of it; Ray waits 30 s.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # A worker that never joins a collective must not hold the others for ever.
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextlib.contextmanager
+def ray_session(num_cpus: int | None = None, object_store_bytes: int = OBJECT_STORE_BYTES) -> Iterator[None]:
+    """Have a Ray to work on for the length of a block.
+
+    A Ray that this process is connected to already is used and left alone. Where ``RAY_ADDRESS`` is set (``ray job
+    submit`` sets it), that cluster is joined; otherwise one is started on this machine and stopped at the end.
+
+    Workers' logs stay in Ray's session folder: what a command has to tell, its progress and errors tell.
+
+    Args:
+        num_cpus: logical CPUs of a Ray of our own; by default the machine's, at least :data:`LOCAL_CPUS`.
+        object_store_bytes: object store of a Ray of our own.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus or max(os.cpu_count() or 1, LOCAL_CPUS),
+            object_store_memory=object_store_bytes,
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def core_share() -> float:
+    """Logical CPUs that a process claims which keeps one core busy.
+
+    1 on a cluster; more on a Ray of our own with more logical CPUs than the machine has cores.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    cores = os.cpu_count() or 1
+    if len(nodes) != 1:
+        return 1.0
+    return max(1.0, float(nodes[0]["Resources"].get("CPU", 1.0)) // cores)

@@ -1,0 +1,161 @@
+"""Launch a training on Ray Train: check what can be checked first, then run, watch and finish it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow.fs
+import ray
+import ray.train
+import ray.train.torch
+
+from sscm import runtime
+from sscm.archive.manifest import Manifest, read_manifest
+from sscm.archive.stream import StreamPlan
+from sscm.config import TrainConfig
+from sscm.errors import ConfigError, TrainingError
+from sscm.model.bundle import CONFIG, Bundle, load_bundle
+from sscm.model.encoders import make_backbone
+from sscm.progress import progress
+from sscm.training.loop import WorkerJob, train_worker
+from sscm.training.progress import BoardWatch, TrainingBoard, print_epoch
+from sscm.workspace import MODELS, RUNS, Workspace, open_workspace
+
+SETTINGS = "settings.json"
+_MAY_CHANGE = {"workspace", "resume", "workers", "cpus_per_worker", "gpu", "max_failures"}
+"""Settings that a resumed run may have otherwise: where and how it runs, not what it computes."""
+
+
+def train(config: TrainConfig) -> Bundle:
+    """Train encoders on a workspace's archive.
+
+    Args:
+        config: settings; a run without a name gets one made of the time.
+
+    Returns:
+        The bundle, as saved in the workspace. A run that was finished before and is resumed returns its bundle.
+
+    Raises:
+        ConfigError: the name is in use; a resumed run's settings differ; or the cluster is too small.
+        ManifestError: there is no archive.
+        TrainingError: it failed more often than ``max_failures``; the message names the cause.
+    """
+    workspace = open_workspace(config.workspace)
+    manifest = read_manifest(workspace)
+    name = config.name or datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
+    config = dataclasses.replace(config, name=name, workspace=workspace.uri)
+    plan = StreamPlan(  # raises where the batch does not fit the split
+        shards=manifest.of_split("train"),
+        seed=config.seed,
+        workers=config.workers,
+        local_batch=config.batch_size // config.workers,
+    )
+    make_backbone(config.model.backbone, 1, config.model.image_size or 64)  # raises where timm does not know it
+    _claim_name(workspace, config)
+    if workspace.exists(MODELS, name, CONFIG):
+        return load_bundle(workspace, name)
+    with runtime.ray_session():
+        require_resources(config)
+        board: Any = TrainingBoard.remote()  # type: ignore[attr-defined]
+        job = WorkerJob(workspace=workspace, manifest=manifest, config=config, board=board)
+        total = config.epochs * plan.steps_per_epoch * config.batch_size
+        with progress(f"train {name}", total) as advance:
+            with BoardWatch(board, advance, lambda metrics: print_epoch(metrics, config.epochs)):
+                _fit(job, manifest)
+    return load_bundle(workspace, name)
+
+
+def require_resources(config: TrainConfig) -> None:
+    """Check that the cluster can hold the workers and the tasks that feed them.
+
+    Train claims its CPUs first; a stream that finds none left stalls until a time-out, so it is refused here.
+
+    Raises:
+        ConfigError: too few logical CPUs or GPUs; both counts are named.
+    """
+    have = ray.cluster_resources()
+    cpus = config.workers * (config.cpus_per_worker + 1)
+    if have.get("CPU", 0) < cpus:
+        raise ConfigError(
+            f"the cluster has {have.get('CPU', 0):g} logical CPUs; {config.workers} workers of "
+            f"{config.cpus_per_worker} and one CPU each for their stream make {cpus}: "
+            "lower --workers or --cpus-per-worker, or add nodes"
+        )
+    if config.gpu and have.get("GPU", 0) < config.workers:
+        raise ConfigError(
+            f"the cluster has {have.get('GPU', 0):g} GPUs; {config.workers} workers want one each: lower --workers, "
+            "add GPU nodes, or leave out --gpu"
+        )
+
+
+def _fit(job: WorkerJob, manifest: Manifest) -> None:
+    config = job.config
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.gpu else "gloo", timeout_s=300),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.gpu,
+            resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=job.name,
+            failure_config=ray.train.FailureConfig(
+                max_failures=config.max_failures, controller_failure_limit=config.max_failures
+            ),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_worker)}},
+            **_storage(job.workspace),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise TrainingError(
+            f"run {job.name} of {manifest.rows_by_split['train']} pairs failed: {_cause(error)}; once that is mended, "
+            f"go on from its last checkpoint with --resume --name {job.name}"
+        ) from error
+
+
+def _storage(workspace: Workspace) -> dict[str, Any]:
+    """Ray Train's storage: the workspace's own file system."""
+    if workspace.is_local:
+        return {"storage_path": workspace.path_of(RUNS)}
+    handler = pyarrow.fs.FSSpecHandler(workspace.fs)
+    return {"storage_path": workspace.path_of(RUNS), "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
+
+
+def _claim_name(workspace: Workspace, config: TrainConfig) -> None:
+    """Write down the settings of a new run; compare those of a resumed one.
+
+    Raises:
+        ConfigError: the name is in use, or settings differ.
+    """
+    name = str(config.name)
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    if not workspace.exists(RUNS, name, SETTINGS):
+        workspace.write_json(settings, RUNS, name, SETTINGS)
+        return
+    if not config.resume:
+        raise ConfigError(
+            f"run {name!r} exists in {workspace.uri_of(RUNS)}; go on with it by --resume, or choose another --name"
+        )
+    before = workspace.read_json(RUNS, name, SETTINGS)
+    differ = sorted(key for key in settings if key not in _MAY_CHANGE and settings[key] != before.get(key))
+    if differ:
+        listed = ", ".join(f"{key}: {before.get(key)!r} then, {settings[key]!r} now" for key in differ)
+        raise ConfigError(f"run {name!r} cannot be resumed with other settings ({listed}); choose another --name")
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost line of what Ray wrapped."""
+    text = str(getattr(error, "training_failed_error", error)) or type(error).__name__
+    worker_failures = getattr(error, "worker_failures", None)
+    if worker_failures:
+        text = "; ".join(sorted({str(failure) for failure in worker_failures.values()}))
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,317 @@
+"""What a training worker does: stream, encode, optimise, validate, report; the same for one process and for many."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sscm.archive.manifest import Manifest
+from sscm.archive.schema import decode_group
+from sscm.archive.stream import Piece, StreamPlan, pieces_of, read_pieces, stream_batches, stream_columns
+from sscm.config import TrainConfig
+from sscm.errors import TrainingError
+from sscm.evaluation.metrics import partner_ranks, recall_at
+from sscm.model.augment import apply_symmetries, random_symmetries
+from sscm.model.bundle import make_bundle, make_encoders, save_bundle
+from sscm.model.encoders import Encoder, as_tensor
+from sscm.model.objective import joint_loss
+from sscm.model.weights import load_backbone_weights
+from sscm.workspace import RUNS, Workspace
+
+VALIDATION_PAIRS = 1000
+"""Most pairs of the validation split that are embedded after each epoch."""
+METRICS = "metrics.json"
+STATE = "state.pt"
+_LOSSES = ("loss", "mim", "mde", "isp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerJob:
+    """All that a worker is given.
+
+    Args:
+        workspace: where archive, runs and models are.
+        manifest: the archive.
+        config: settings; ``name`` is set.
+        board: handle of a :class:`~sscm.training.progress.TrainingBoard`, or None.
+    """
+
+    workspace: Workspace
+    manifest: Manifest
+    config: TrainConfig
+    board: Any = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        if self.config.name is None:
+            raise TrainingError("a run without a name reached a worker; launch names it")
+        return self.config.name
+
+
+class PairEncoders(nn.Module):
+    """All encoders behind one ``forward``, so that one DistributedDataParallel holds them."""
+
+    def __init__(self, encoders: nn.ModuleDict) -> None:
+        super().__init__()
+        self.encoders = encoders
+
+    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Modality → prepared pixels [N, bands, size, size] to modality → embeddings float32 [N, d], unit norm."""
+        return {name: self.encoders[name](pixels) for name, pixels in images.items()}
+
+
+def train_worker(settings: Mapping[str, Any]) -> None:
+    """Body of every Ray Train worker.
+
+    Args:
+        settings: ``{"job": WorkerJob}``.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    job: WorkerJob = settings["job"]
+    config = job.config
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(config.cpus_per_worker)
+    plan = StreamPlan(
+        shards=job.manifest.of_split("train"),
+        seed=config.seed,
+        workers=workers,
+        local_batch=config.batch_size // workers,
+    )
+    torch.manual_seed(config.seed)
+    encoders = make_encoders(job.manifest.modalities, job.manifest.statistics, config.model)
+    if config.model.weights is not None:
+        load_backbone_weights(encoders, Path(config.model.weights))
+    encoders = encoders.to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(encoders, config.weight_decay), lr=config.lr, fused=device.type == "cuda"
+    )
+    history = _restore(encoders, optimizer, device)
+    model: nn.Module = PairEncoders(encoders)
+    if workers > 1:
+        model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    total_steps = config.epochs * plan.steps_per_epoch
+    epochs = range(len(history), config.epochs)
+    stream = stream_batches(job.workspace, job.manifest, plan, rank, epochs)
+    started = time.monotonic()
+    for epoch, batches in zip(epochs, stream, strict=True):
+        begun = time.monotonic()
+        sums = torch.zeros(len(_LOSSES), device=device)
+        waited = 0.0
+        generator = _generator(config.seed, epoch, rank)
+        encoders.train()
+        for step, (batch, wait) in enumerate(_timed(batches), epoch * plan.steps_per_epoch):
+            waited += wait
+            _set_lr(optimizer, learning_rate(step, total_steps, config))
+            images = {
+                m.name: _encoder(encoders, m.name).prepare({g: as_tensor(batch[g]) for g in m.group_names})
+                for m in job.manifest.modalities
+            }
+            if config.augment:
+                images = apply_symmetries(images, random_symmetries(len(batch["pair_id"]), generator))
+            images = {name: pixels.contiguous(memory_format=torch.channels_last) for name, pixels in images.items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                embeddings = model(images)
+            scale = float(step >= config.objective.isp_warmup * total_steps)
+            losses = joint_loss(embeddings, config.objective, scale)
+            optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            sums += losses.detached()
+            if rank == 0 and job.board is not None:
+                job.board.add_pairs.remote(config.batch_size)
+        means = _mean_over_workers(sums / plan.steps_per_epoch).tolist()
+        if not all(math.isfinite(value) for value in means):
+            raise TrainingError(
+                f"run {job.name}, epoch {epoch + 1}: losses {dict(zip(_LOSSES, means, strict=True))} are not finite; "
+                "choose a smaller learning rate, or go on from the last checkpoint with --resume and one"
+            )
+        seconds = time.monotonic() - begun
+        metrics = {
+            "epoch": epoch + 1,
+            **dict(zip(_LOSSES, means, strict=True)),
+            "lr": learning_rate((epoch + 1) * plan.steps_per_epoch - 1, total_steps, config),
+            "pairs_per_s": plan.steps_per_epoch * config.batch_size / seconds,
+            "data_wait_fraction": waited / seconds,
+            "seconds": seconds,
+            "workers": workers,
+            "validation": validate(encoders, job, rank, workers),
+        }
+        history.append(metrics)
+        _report(job, rank, encoders, optimizer, history)
+    if rank == 0:
+        save_bundle(
+            job.workspace,
+            make_bundle(
+                job.name,
+                config=dataclasses.replace(config.model, weights=None),
+                modalities=job.manifest.modalities,
+                statistics=job.manifest.statistics,
+                encoders=encoders,
+                split="train",
+                simulated=job.manifest.simulated,
+                record={
+                    "config": _plain(dataclasses.asdict(config)),
+                    "archive": dict(job.manifest.source),
+                    "train_pairs": job.manifest.rows_by_split["train"],
+                    "epochs": history,
+                    "seconds": sum(float(m["seconds"]) for m in history),
+                    "seconds_since_last_start": time.monotonic() - started,
+                },
+            ),
+        )
+
+
+def learning_rate(step: int, total: int, config: TrainConfig) -> float:
+    """Linear warm-up to ``config.lr``, then half a cosine down to zero (Loshchilov, Hutter 2017).
+
+    Args:
+        step: from 0.
+        total: steps of the whole training.
+        config: peak and share of warm-up.
+    """
+    warmup = max(1, round(config.warmup * total))
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    share = (step - warmup) / max(1, total - warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; biases and the gains of normalisation layers do not."""
+    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+@torch.inference_mode()
+def validate(encoders: nn.ModuleDict, job: WorkerJob, rank: int, workers: int) -> dict[str, dict[str, float]]:
+    """Partner recall between modalities on the first pairs of the validation split; every worker embeds its share.
+
+    Returns:
+        ``<query>-><target>`` → ``recall@1``, ``recall@5``, ``recall@10``, ``median_rank``, ``pairs``; empty where the
+        archive has no validation split.
+    """
+    shards = [shard for shard in job.manifest.shards if shard.split == "validation"]
+    pieces: Sequence[Piece] = pieces_of(shards)
+    before = itertools.accumulate((piece.rows for piece in pieces), initial=0)
+    pieces = [piece for piece, start in zip(pieces, before, strict=False) if start < VALIDATION_PAIRS]
+    if not pieces:
+        return {}
+    encoders.eval()
+    names = [m.name for m in job.manifest.modalities]
+    mine: dict[str, list[Any]] = {name: [] for name in names}
+    for piece in pieces[rank::workers]:
+        table = read_pieces(job.workspace, [piece], stream_columns(job.manifest.modalities)).drop_null()
+        for m in job.manifest.modalities:
+            groups = {g.name: as_tensor(decode_group(table[g.name], g)) for g in m.groups}
+            pixels = _encoder(encoders, m.name).prepare(groups)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
+                mine[m.name].append(encoders[m.name](pixels).float().cpu().numpy())
+    everyone: list[Any] = [mine]
+    if workers > 1:
+        everyone = [None] * workers
+        dist.all_gather_object(everyone, mine)
+    joined = {name: np.concatenate([part for worker in everyone for part in worker[name]]) for name in names}
+    result = {}
+    for query, target in itertools.permutations(names, 2):
+        ranks = partner_ranks(joined[query], joined[target])
+        result[f"{query}->{target}"] = {
+            **{f"recall@{k}": recall_at(ranks, k) for k in (1, 5, 10)},
+            "median_rank": float(np.median(ranks)),
+            "pairs": float(len(ranks)),
+        }
+    return result
+
+
+def _report(
+    job: WorkerJob, rank: int, encoders: nn.ModuleDict, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]
+) -> None:
+    """Checkpoint and metrics of an epoch, by the first worker; all workers must call it."""
+    flat = {"epoch": history[-1]["epoch"], **{name: history[-1][name] for name in _LOSSES}}
+    if rank != 0:
+        ray.train.report(flat)
+        return
+    folder = tempfile.mkdtemp(prefix="sscm-checkpoint-")
+    state = {"encoders": encoders.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    torch.save(state, Path(folder) / STATE)
+    ray.train.report(
+        flat, checkpoint=ray.train.Checkpoint.from_directory(folder), delete_local_checkpoint_after_upload=True
+    )
+    job.workspace.write_json(history, RUNS, job.name, METRICS)
+    if job.board is not None:
+        job.board.add_epoch.remote(history[-1])
+
+
+def _restore(encoders: nn.ModuleDict, optimizer: torch.optim.Optimizer, device: torch.device) -> list[dict[str, Any]]:
+    """Load the run's last checkpoint, if there is one; the history of the epochs that it holds."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return []
+    with checkpoint.as_directory() as folder:
+        state = torch.load(Path(folder) / STATE, map_location=device, weights_only=True)
+    encoders.load_state_dict(state["encoders"])
+    optimizer.load_state_dict(state["optimizer"])
+    history: list[dict[str, Any]] = state["history"]
+    return history
+
+
+def _mean_over_workers(values: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
+
+
+def _timed(batches: Iterator[Any]) -> Iterator[tuple[Any, float]]:
+    """Each batch with the seconds that were waited for it."""
+    while True:
+        asked = time.monotonic()
+        with contextlib.suppress(StopIteration):
+            batch = next(batches)
+            yield batch, time.monotonic() - asked
+            continue
+        return
+
+
+def _encoder(encoders: nn.ModuleDict, name: str) -> Encoder:
+    return cast(Encoder, encoders[name])
+
+
+def _generator(*key: int) -> torch.Generator:
+    """A generator that depends on the key alone."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> 1))
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, so that settings go into JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

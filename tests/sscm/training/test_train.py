@@ -1,0 +1,66 @@
+"""Training on Ray Train, with two workers, through its failures and its resumption."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from sscm.config import ModelConfig, TrainConfig
+from sscm.errors import ConfigError, ManifestError
+from sscm.model.bundle import load_bundle
+from sscm.training.launch import require_resources, train
+
+MODEL = ModelConfig(backbone="resnet10t", dimension=16, image_size=32)
+
+
+def config_of(workspace, **changes):
+    settings = {"epochs": 2, "batch_size": 32, "workers": 2, "cpus_per_worker": 1, "lr": 2e-3, "model": MODEL}
+    return TrainConfig(workspace=workspace.uri, name="run", **(settings | changes))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_train_stop_and_go_on(archive):
+    bundle = train(config_of(archive))
+    history = bundle.record["epochs"]
+    assert [metrics["epoch"] for metrics in history] == [1, 2]
+    assert archive.read_json("runs", "run", "metrics.json") == history
+    for metrics in history:
+        assert metrics["workers"] == 2
+        assert np.isfinite([metrics[name] for name in ("loss", "mim", "mde", "isp", "pairs_per_s")]).all()
+        assert set(metrics["validation"]) == {"s1->s2", "s2->s1"}
+        assert metrics["validation"]["s1->s2"]["pairs"] == 32
+    assert history[1]["mim"] < history[0]["mim"]
+    assert load_bundle(archive).fingerprint == bundle.fingerprint
+
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config_of(archive))
+    with pytest.raises(ConfigError, match=r"lr: 0\.002 then, 0\.5 now"):
+        train(config_of(archive, resume=True, lr=0.5))
+    assert train(config_of(archive, resume=True)).fingerprint == bundle.fingerprint
+
+    # A driver killed between the last checkpoint and the bundle: the run goes on from the checkpoint, on one worker.
+    archive.delete("models")
+    again = train(config_of(archive, resume=True, workers=1))
+    assert again.record["epochs"] == history
+    for modality in bundle.modalities:
+        groups = {g.name: np.ones((2, *g.shape), g.numpy_dtype) for g in modality.groups}
+        assert np.allclose(again.encode(modality.name, groups), bundle.encode(modality.name, groups), atol=1e-5)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_cluster_that_is_too_small_says_so(archive):
+    with pytest.raises(ConfigError, match="8 logical CPUs; 8 workers of 1 and one CPU each for their stream make 16"):
+        require_resources(config_of(archive, workers=8))
+    with pytest.raises(ConfigError, match="0 GPUs; 2 workers want one each"):
+        require_resources(config_of(archive, gpu=True))
+
+
+def test_what_cannot_work_is_refused_before_anything_starts(archive, workspace):
+    with pytest.raises(ConfigError, match="smaller batch size"):
+        train(config_of(archive, batch_size=1000))
+    with pytest.raises(ConfigError, match="unknown to timm"):
+        train(config_of(archive, model=dataclasses.replace(MODEL, backbone="resnet-eighteen")))
+    archive.delete("archive")
+    with pytest.raises(ManifestError, match="`sscm ingest` makes one"):
+        train(config_of(archive))
+    assert not archive.exists("runs")
