@@ -55,7 +55,8 @@ class BigEarthNetConfig:
     metadata: str | None = None
     """Version 2: metadata.parquet, where it is not in the root."""
     split_file: str | None = None
-    """Version 1: a CSV of patch name and split; without one the split is drawn by a hash of the S2 patch name."""
+    """Version 1: a CSV of patch name and split, or a folder with the lists train, val and test; only listed patches are
+    taken. Without one, blocks of 10 × 10 patches are dealt to the splits by a hash of their place."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,8 @@ from sscm.archive.statistics import merge_statistics
 from sscm.sensors import Modality, sentinel1, sentinel2
 from sscm.workspace import Workspace, open_workspace
 
+pytest_plugins = ["tests.plugins.bigearthnet"]
+
 PIXELS = 24
 """Side of the patches of small archives, pixels at 10 m."""
 

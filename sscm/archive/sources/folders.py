@@ -1,0 +1,77 @@
+"""Files and folders that a source reads: local ones at full speed, others through any file system fsspec knows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import fsspec
+
+from sscm.workspace import retrying, storage_errors
+
+
+class Entry(NamedTuple):
+    """One name in a folder."""
+
+    name: str
+    is_folder: bool
+
+
+def local_path(path: str) -> str | None:
+    """The path of a local file or folder as the operating system names it; None for one that lies elsewhere."""
+    if path.startswith("file://"):
+        return path.removeprefix("file://")
+    return None if "://" in path else os.path.expanduser(path)
+
+
+def absolute(path: str) -> str:
+    """A path that means the same on every worker: local ones absolute, URIs as they are."""
+    local = local_path(path)
+    return path.rstrip("/") if local is None else os.path.abspath(local)
+
+
+def join(folder: str, *names: str) -> str:
+    """A path inside a folder; an absolute path or URI as the last name stands for itself."""
+    if names and ("://" in names[-1] or os.path.isabs(names[-1])):
+        return names[-1]
+    inside = "/".join(name for name in names if name)
+    return f"{folder.rstrip('/')}/{inside}" if folder else inside
+
+
+def entries(folder: str) -> list[Entry]:
+    """What a folder holds, sorted by name; one listing, no look at each file.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        NotADirectoryError: it is a file.
+        WorkspaceError: it cannot be reached or read.
+    """
+    local = local_path(folder)
+    if local is not None:
+        with os.scandir(local) as found:
+            return sorted(Entry(entry.name, entry.is_dir()) for entry in found)
+    with storage_errors("list", folder):
+        fs, path = fsspec.core.url_to_fs(folder)
+        listed = retrying(lambda: fs.ls(path, detail=True))
+    return sorted(Entry(item["name"].rstrip("/").rsplit("/", 1)[-1], item["type"] == "directory") for item in listed)
+
+
+def read_bytes(path: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WorkspaceError: the storage cannot be reached or read.
+    """
+    local = local_path(path)
+    if local is not None:
+        return Path(local).read_bytes()
+    missing: FileNotFoundError | None = None
+    with storage_errors("read", path):
+        fs, inner = fsspec.core.url_to_fs(path)
+        try:
+            return bytes(retrying(lambda: fs.cat_file(inner)))
+        except FileNotFoundError as error:
+            missing = error
+    raise missing
