@@ -123,7 +123,7 @@ def _index(config: IndexConfig) -> None:
 
     generation = build_index(config)
     rows = sum(segment.rows for segment in generation.segments)
-    print(f"index generation {generation.number}: {rows} rows by model {generation.bundle_name}; next: sscm serve")
+    print(f"index generation {generation.number}: {rows} rows by model {generation.bundle}; next: sscm serve")
 
 
 def _evaluate(config: EvaluateConfig) -> None:

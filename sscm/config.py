@@ -36,6 +36,7 @@ class SyntheticConfig:
     """Share of pairs in the test split; large enough that a demo's figures are steady."""
 
     def __post_init__(self) -> None:
+        _require(self.seed >= 0, f"seed = {self.seed}; expected 0 or more")
         _require(self.pairs >= 1, f"pairs = {self.pairs}; expected at least 1")
         _require(
             self.pixels >= 24 and self.pixels % 6 == 0, f"pixels = {self.pixels}; expected a multiple of 6, from 24"

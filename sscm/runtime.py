@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 import ray
+import ray.data
 
 LOCAL_CPUS = 8
 """Logical CPUs of a Ray of our own, at least: Train, Data and Serve each claim whole ones, and a laptop has few."""
@@ -49,20 +50,27 @@ def ray_session(num_cpus: int | None = None, object_store_bytes: int = OBJECT_ST
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        ray.init(address=address, log_to_driver=False)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
             address="local",
             num_cpus=num_cpus or max(os.cpu_count() or 1, LOCAL_CPUS),
             object_store_memory=object_store_bytes,
             include_dashboard=False,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             log_to_driver=False,
         )
+    quiet_ray_data()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def quiet_ray_data() -> None:
+    """Leave progress to our own bars: in this process Ray Data logs nothing but errors."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def core_share() -> float:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import pickle
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from sscm.archive.sources.base import PairRef, Source
 from sscm.archive.statistics import BandStatistics, group_statistics, merge_statistics
 from sscm.archive.validate import validate_pair
 from sscm.config import IngestConfig
-from sscm.errors import ArchiveError, ConfigError, PairError, TooManyBadPairsError
+from sscm.errors import ArchiveError, ConfigError, PairError, SscmError, TooManyBadPairsError
 from sscm.progress import progress
 from sscm.sensors import Modality
 from sscm.version import code_version
@@ -238,6 +239,8 @@ def _run(
                 [{"number": plan.number, "plan": plan} for plan in missing], override_num_blocks=len(missing)
             ).map_batches(write, batch_size=1, batch_format="numpy", num_cpus=runtime.core_share())
             for row in dataset.iter_rows():
+                if row["error"]:
+                    raise pickle.loads(row["error"])  # written by our own task, never read from storage
                 receipts[int(row["number"])] = json.loads(row["receipt"])
                 bad = [entry for receipt in receipts.values() for entry in receipt["bad"]]
                 if len(bad) > allowed:
@@ -257,8 +260,17 @@ class _ShardTask:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         plan: ShardPlan = batch["plan"][0]
-        receipt = _finished(self.workspace, plan) or self.write(plan)
-        return {"number": np.array([plan.number]), "receipt": np.array([json.dumps(receipt)])}
+        receipt: dict[str, Any] | None = None
+        error = b""
+        try:
+            receipt = _finished(self.workspace, plan) or self.write(plan)
+        except SscmError as raised:
+            error = pickle.dumps(raised)  # as a value: Ray would wrap it in errors of its own
+        return {
+            "number": np.array([plan.number]),
+            "receipt": np.array([json.dumps(receipt)]),
+            "error": np.array([error], object),
+        }
 
     def write(self, plan: ShardPlan) -> dict[str, Any]:
         bad: list[dict[str, str]] = []

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray
 
+from sscm import runtime
 from sscm.archive.manifest import Manifest, Shard
 from sscm.archive.schema import decode_group
 from sscm.errors import ConfigError, IntegrityError
@@ -174,11 +174,10 @@ def _read_ahead(
         for epoch in epochs
         for window in plan.windows(epoch, worker)
     ]
+    runtime.quiet_ray_data()
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
     context.execution_options.preserve_order = True
     context.target_max_block_size = 256 * 1024 * 1024
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _window_reader(workspace, columns), batch_size=1, batch_format="numpy", num_cpus=1
     )

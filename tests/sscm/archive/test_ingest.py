@@ -12,7 +12,15 @@ from sscm.archive.schema import decode_group
 from sscm.archive.sources.base import PairRef
 from sscm.archive.sources.pairs import PairsSource
 from sscm.config import IngestConfig, PairsConfig
-from sscm.errors import ArchiveError, ConfigError, IntegrityError, ManifestError, PairError, TooManyBadPairsError
+from sscm.errors import (
+    ArchiveError,
+    ConfigError,
+    IntegrityError,
+    ManifestError,
+    PairError,
+    TooManyBadPairsError,
+    WorkspaceError,
+)
 from sscm.sensors import sentinel1, sentinel2
 
 DECLARATION = """
@@ -220,6 +228,15 @@ def test_another_archive_is_replaced_only_on_request(workspace, table):
     replaced = ingest(PairsSource(table), config_of(workspace, shuffle_seed=1, replace=True))
     assert {f"shards/{name}" for name in workspace.names("archive", "shards")} == {s.file for s in replaced.shards}
     assert not files & set(workspace.names("archive", "shards"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_worker_that_cannot_write_says_why(workspace, table):
+    workspace.write_bytes(b"", "archive", "shards")  # a file where the folder of shards should be
+    with pytest.raises(WorkspaceError, match=r"cannot write .*archive/shards/"):
+        ingest(PairsSource(table), config_of(workspace))
+    workspace.delete("archive", "shards")
+    assert ingest(PairsSource(table), config_of(workspace)).rows == 40
 
 
 def test_two_rows_of_one_id_and_none_at_all(workspace, pairs):
