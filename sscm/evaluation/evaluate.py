@@ -1,0 +1,122 @@
+"""``sscm evaluate``: measure the current index, beside an untrained encoder and chance, and write JSON and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sscm.archive.manifest import read_manifest
+from sscm.config import EvaluateConfig, IndexConfig
+from sscm.errors import EvaluationError
+from sscm.evaluation.collect import Part, collect, places, with_vectors
+from sscm.evaluation.figures import Evaluation
+from sscm.evaluation.gallery import gallery_rows
+from sscm.evaluation.measure import Collection, measure, measure_chance
+from sscm.evaluation.protocols import Protocol
+from sscm.evaluation.report import write_report
+from sscm.index.embed import embed_shards
+from sscm.index.generation import Generation, open_segments, read_generation
+from sscm.model.bundle import Bundle, load_bundle, untrained
+from sscm.progress import progress
+from sscm.version import code_version
+from sscm.workspace import Workspace, open_workspace
+
+__all__ = ["REPORT", "Evaluation", "evaluate", "require_same_bundle"]
+
+REPORT = "report.html"
+"""Name of the report page where the settings give none."""
+
+
+def evaluate(config: EvaluateConfig) -> Evaluation:
+    """Measure retrieval on the workspace's current index generation.
+
+    Writes the report page, and with ``config.json`` every figure as JSON; both whole or not at all.
+
+    Args:
+        config: splits, seed and where the results go.
+
+    Returns:
+        All figures.
+
+    Raises:
+        EvaluationError: a split has no images, the index was made by another model of that name, or it is of another
+            archive.
+        GenerationError: there is no index.
+        BundleError: the model that made it is gone.
+        WorkspaceError: something cannot be read or written.
+    """
+    workspace = open_workspace(config.workspace)
+    generation = read_generation(workspace)
+    bundle = load_bundle(workspace, generation.bundle)
+    require_same_bundle(generation, bundle)
+    names = generation.modalities
+    protocol = Protocol(query_split=config.query_split, archive_split=config.archive_split)
+    splits = tuple(dict.fromkeys((config.query_split, config.archive_split)))
+    parts = [
+        Part(rows=segment.rows, vectors={name: segment.vectors(name) for name in names})
+        for segment in open_segments(workspace, generation)
+    ]
+    images = collect(parts, splits, names)
+    queries, archive = images[config.query_split], images[config.archive_split]
+    figures, notes = measure(queries, archive, names, protocol, "trained")
+    if config.untrained:
+        bare = _untrained(workspace, bundle, images, config.seed)
+        figures += measure(bare[config.query_split], bare[config.archive_split], names, protocol, "untrained")[0]
+    figures += measure_chance(queries, archive, names, protocol, config.seed)
+    evaluation = Evaluation(
+        protocol=protocol,
+        figures=tuple(figures),
+        notes=tuple(notes),
+        model=bundle.name,
+        fingerprint=bundle.fingerprint,
+        generation=generation.number,
+        dimension=generation.dimension,
+        simulated=bundle.simulated or generation.simulated,
+        seed=config.seed,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        code_version=code_version(),
+        report=_report_path(config, workspace),
+    )
+    if config.json is not None:
+        target = config.json.expanduser().absolute()
+        open_workspace(str(target.parent)).write_json(evaluation.to_json(), target.name)
+    rows = gallery_rows(workspace, queries, archive, places(parts, splits), names, config.seed)
+    write_report(_report_path(config, workspace), evaluation, bundle, rows)
+    return evaluation
+
+
+def require_same_bundle(generation: Generation, bundle: Bundle) -> None:
+    """Check that a bundle is the one that made an index generation.
+
+    Raises:
+        EvaluationError: it is not; both are named.
+    """
+    if generation.fingerprint != bundle.fingerprint:
+        raise EvaluationError(
+            f"index generation {generation.number} was made by model {generation.bundle} "
+            f"({generation.fingerprint[:12]}), but the model there now is {bundle.name} "
+            f"({bundle.fingerprint[:12]}); run `sscm index` again"
+        )
+
+
+def _untrained(
+    workspace: Workspace, bundle: Bundle, images: Mapping[str, Collection], seed: int
+) -> dict[str, Collection]:
+    """The same images, embedded by encoders that were never trained."""
+    shards = [shard for shard in read_manifest(workspace).shards if shard.split in images]
+    config = IndexConfig(workspace=workspace.uri)
+    fresh = untrained(bundle, seed)
+    with progress("embed untrained", sum(shard.rows for shard in shards)) as advance:
+        parts = [
+            Part(rows=shard.rows, vectors=shard.vectors)
+            for shard in embed_shards(workspace, fresh, shards, config, progress=advance)
+        ]
+    names = [m.name for m in bundle.modalities]
+    return {split: with_vectors(collection, parts, names) for split, collection in images.items()}
+
+
+def _report_path(config: EvaluateConfig, workspace: Workspace) -> Path:
+    if config.report is not None:
+        return config.report.expanduser().absolute()
+    return Path(workspace.path_of(REPORT)) if workspace.is_local else Path(REPORT).absolute()

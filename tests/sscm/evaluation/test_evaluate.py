@@ -1,0 +1,105 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from sscm.archive.manifest import read_manifest
+from sscm.archive.schema import decode_group
+from sscm.config import EvaluateConfig, IndexConfig, ModelConfig
+from sscm.errors import EvaluationError, GenerationError
+from sscm.evaluation import metrics
+from sscm.evaluation.evaluate import evaluate
+from sscm.evaluation.protocols import Direction
+from sscm.index.build import build_index
+from sscm.index.generation import open_segments, read_generation
+from sscm.model.bundle import make_bundle, make_encoders, save_bundle, untrained
+from sscm.workspace import open_workspace
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory, archive_factory, ray_session):
+    """A workspace with archive, model (its weights drawn, not trained) and index."""
+    workspace = open_workspace(str(tmp_path_factory.mktemp("indexed")))
+    manifest = archive_factory(workspace, 32, 20, 40)
+    config = ModelConfig(backbone="resnet10t", dimension=16, image_size=32)
+    bundle = make_bundle(
+        "drawn",
+        config=config,
+        modalities=manifest.modalities,
+        statistics=manifest.statistics,
+        encoders=make_encoders(manifest.modalities, manifest.statistics, config),
+        split="train",
+        simulated=True,
+        record={"config": {}, "epochs": []},
+    )
+    save_bundle(workspace, bundle)
+    build_index(IndexConfig(workspace=workspace.uri))
+    return workspace, bundle
+
+
+def test_figures_of_the_index(indexed, tmp_path):
+    workspace, bundle = indexed
+    path = tmp_path / "figures.json"
+    evaluation = evaluate(EvaluateConfig(workspace=workspace.uri, seed=1, json=path, report=tmp_path / "page.html"))
+    assert evaluation.encoders == ("trained", "untrained", "chance")
+    assert (evaluation.model, evaluation.fingerprint, evaluation.simulated) == ("drawn", bundle.fingerprint, True)
+
+    (segment,) = open_segments(workspace, read_generation(workspace))
+    test = np.array(segment.rows["split"].to_pylist()) == "test"
+    ranks = metrics.partner_ranks(segment.vectors("s1")[test], segment.vectors("s2")[test])
+    found = evaluation.figure("trained", Direction("s1", "s2"), "partner_recall", 5)
+    assert (found.value, found.queries, found.archive) == (metrics.recall_at(ranks, 5), 40, 40)
+
+    assert json.loads(path.read_text()) == evaluation.to_json()
+    assert evaluation.report == tmp_path / "page.html"
+    assert "Sentinel-1 → Sentinel-2" in evaluation.report.read_text()
+
+
+def test_the_untrained_encoder_is_the_seeds(indexed, tmp_path):
+    workspace, bundle = indexed
+    evaluation = evaluate(EvaluateConfig(workspace=workspace.uri, seed=2, report=tmp_path / "page.html"))
+    fresh = untrained(bundle, 2)
+    images = {}
+    manifest = read_manifest(workspace)
+    for m in manifest.modalities:
+        vectors = []
+        for shard in manifest.of_split("test"):
+            with workspace.parquet("archive", *shard.file.split("/")) as file:
+                table = file.read(columns=list(m.group_names))
+            vectors.append(fresh.encode(m.name, {g.name: decode_group(table[g.name], g) for g in m.groups}))
+        images[m.name] = np.concatenate(vectors)
+    expected = metrics.modality_gap(images["s1"], images["s2"])
+    found = evaluation.figure("untrained", Direction("s1", "s2"), "modality_gap")
+    assert found.value == pytest.approx(expected, abs=1e-4)
+    assert found.value != evaluation.figure("trained", Direction("s1", "s2"), "modality_gap").value
+
+
+def test_other_splits_without_the_untrained_encoder(indexed):
+    workspace, _ = indexed
+    evaluation = evaluate(EvaluateConfig(workspace=workspace.uri, query_split="validation", untrained=False))
+    assert evaluation.encoders == ("trained", "chance")
+    assert {(f.query_split, f.archive_split, f.queries, f.archive) for f in evaluation.figures} == {
+        ("validation", "test", 20, 40)
+    }
+    assert any("partner recall left out" in note for note in evaluation.notes)
+    assert workspace.exists("report.html")  # where a local workspace has it by default
+    assert str(evaluation.report) == workspace.path_of("report.html")
+
+
+def test_no_index(archive):
+    with pytest.raises(GenerationError, match="sscm index"):
+        evaluate(EvaluateConfig(workspace=archive.uri))
+
+
+def test_another_model_of_that_name(indexed):
+    workspace, bundle = indexed
+    other = dataclasses.replace(untrained(bundle, 9), name="drawn")
+    save_bundle(workspace, other)
+    try:
+        with pytest.raises(EvaluationError) as caught:
+            evaluate(EvaluateConfig(workspace=workspace.uri))
+        assert bundle.fingerprint[:12] in str(caught.value) and other.fingerprint[:12] in str(caught.value)
+        assert "sscm index" in str(caught.value)
+    finally:
+        save_bundle(workspace, bundle)
