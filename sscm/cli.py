@@ -104,10 +104,9 @@ def _ingest(command: Ingest) -> None:
 
     manifest = ingest(make_source(command.source), command.settings)
     splits = ", ".join(f"{rows} {split}" for split, rows in manifest.rows_by_split.items())
+    size = f"{len(manifest.shards)} shards, {manifest.bytes / 1e6:,.0f} MB"
     bad = f"; {manifest.bad_pairs} unusable, listed in archive/bad_pairs.json" if manifest.bad_pairs else ""
-    print(
-        f"archive of {manifest.rows} pairs ({splits}) in {len(manifest.shards)} shards, {manifest.bytes / 1e6:,.0f} MB{bad}"
-    )
+    print(f"archive of {manifest.rows} pairs ({splits}) in {size}{bad}")
 
 
 def _train(config: TrainConfig) -> None:

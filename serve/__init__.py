@@ -1,0 +1,1 @@
+"""Finding images over HTTP: a Ray Serve application over one index generation."""

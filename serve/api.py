@@ -1,0 +1,147 @@
+"""Requests and answers of the HTTP API: what they look like, and the problems reported when they cannot be had.
+
+Filters follow STAC Item Search; answers are GeoJSON FeatureCollections of STAC Items (1.1.0); errors are problem
+details (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.responses import JSONResponse, Response
+
+from sscm.errors import QueryError
+from sscm.index.filters import Filter
+
+MAX_LIMIT = 1000
+"""Most answers to one query; larger wishes are cut to it, as STAC asks."""
+GEOJSON = "application/geo+json"
+PROBLEM = "application/problem+json"
+
+
+class Filters(BaseModel):
+    """Which items may answer; what is left out does not restrict.
+
+    ``datetime`` and ``intersects`` are checked by the index, which knows what it can compare.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    bbox: list[float] | None = Field(
+        default=None, description="west, south, east, north, degrees", examples=[[20, 44, 21, 45]]
+    )
+    intersects: dict[str, Any] | None = Field(default=None, description="GeoJSON geometry that a footprint meets")
+    datetime: str | None = Field(
+        default=None,
+        description="RFC 3339 time, or an interval of two, .. for open",
+        examples=["2018-06-01T00:00:00Z/.."],
+    )
+    ids: list[str] | None = Field(default=None, max_length=10_000, description="only these items")
+    labels: list[str] | None = Field(default=None, max_length=1000, description="items with one of these labels")
+    split: str | None = Field(default=None, description="train, validation or test")
+
+    def filter(self) -> Filter | None:
+        """The index's filter, or None where nothing is restricted.
+
+        Raises:
+            QueryError: a value cannot be one.
+        """
+        values = {name: getattr(self, name) for name in Filters.model_fields}
+        if all(value is None for value in values.values()):
+            return None
+        return Filter(**values)
+
+
+Limit = Annotated[int, Field(ge=1, description=f"answers wanted; more than {MAX_LIMIT} are cut to that")]
+
+
+class SearchRequest(Filters):
+    """Search by a vector, or by an item of the index as example. Exactly one of ``vector`` and ``id``."""
+
+    vector: list[float] | None = Field(default=None, description="embedding of the query; of any norm above 0")
+    id: str | None = Field(default=None, description="an item whose image of ``modality`` is the example")
+    modality: str = Field(description="modality of the query image", examples=["s1"])
+    target: str = Field(description="modality of the images searched", examples=["s2"])
+    limit: Limit = 10
+
+    @model_validator(mode="after")
+    def _one_example(self) -> Self:
+        if (self.vector is None) == (self.id is None):
+            given = "both" if self.vector is not None else "neither"
+            raise ValueError(f"{given} of vector and id given; expected exactly one")
+        return self
+
+
+class Problem(BaseModel):
+    """Why a request was not answered (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+class Collection(BaseModel):
+    """Answers, best first: a GeoJSON FeatureCollection of STAC Items."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "FeatureCollection"
+    features: list[dict[str, Any]]
+    numberMatched: int
+    numberReturned: int
+    sscm: dict[str, Any] = Field(description="generation, model, target, simulated, complete")
+
+
+class HttpProblem(Exception):
+    """Ends a request with a problem."""
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """A problem as HTTP answer."""
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    return JSONResponse(body.model_dump(), status, headers=headers, media_type=PROBLEM)
+
+
+def parse_filters(text: str | None) -> Filters:
+    """Filters of a form field: a JSON object, as in the body of a search.
+
+    Raises:
+        QueryError: it is not one.
+    """
+    if not text:
+        return Filters()
+    try:
+        return Filters.model_validate(json.loads(text))
+    except ValidationError as error:
+        raise QueryError(explain(error.errors(), "filters")) from error
+    except ValueError as error:
+        raise QueryError(f"filters: {shown(text)} is not JSON ({error}); expected an object") from error
+
+
+def explain(errors: Sequence[Any], where: str = "request") -> str:
+    """What pydantic found wrong, as text: place, complaint, value seen."""
+    told = []
+    for error in errors[:5]:
+        place = ".".join(str(part) for part in error["loc"] if part != "body") or where
+        message = str(error["msg"]).removeprefix("Value error, ")
+        seen = "" if error["type"] in ("missing", "value_error") else f", seen {shown(error.get('input'))}"
+        told.append(f"{place}: {message}{seen}")
+    more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
+    return "; ".join(told) + more
+
+
+def shown(value: Any, length: int = 80) -> str:
+    """A value as a message shows it: short."""
+    text = repr(value)
+    return text if len(text) <= length else text[: length - 1] + "…"

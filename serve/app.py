@@ -1,0 +1,311 @@
+"""Composition: which deployments serve an index, with how many replicas and threads, and how they are started.
+
+``sscm serve`` calls :func:`serve_workspace`. On a cluster, ``serve run serve.app:build_app workspace=s3://… shards=4``
+or a Serve config file with ``import_path: serve.app:build_app`` and ``args`` do the same.
+
+The fast path is Ray Serve's HAProxy ingress with its throughput flags, which :mod:`sscm.runtime` sets before a Ray of
+our own starts. HAProxy then listens on the host and port asked for and hands requests to the gateways' own HTTP
+servers; it also opens its statistics (8404) and its metrics (9101) on all interfaces, which Ray fixes. On a cluster
+that was started without the flags Serve's Python proxy answers instead, more slowly, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import ray
+from pydantic import TypeAdapter, ValidationError
+from ray import serve
+
+from serve.api import explain
+from serve.encoder import Encoder
+from serve.gateway import Gateway, Served
+from serve.shard import IndexShard, deal
+from sscm.config import ServeConfig
+from sscm.errors import ConfigError, GenerationError, ServiceError
+from sscm.index.generation import read_generation
+from sscm.model.bundle import Bundle, load_bundle
+from sscm.runtime import ray_session
+from sscm.workspace import open_workspace
+
+APP = "sscm"
+"""Name of the Serve application."""
+READY_S = 300.0
+"""Longest time from the start to the first answer: shards read and check their files first."""
+
+_LOGS = "the logs of its replicas are in session_latest/logs/serve of Ray's temporary folder"
+_ONGOING = 256
+"""Requests that a replica has in hand; batches form from these."""
+_QUEUED = 512
+"""Requests that wait at a caller for one deployment; more are refused with 503."""
+_MESSAGE_BYTES = 256 * 2**20
+"""Largest message between replicas: an uploaded image travels to its encoder whole, and gRPC's default is 4 MiB."""
+
+
+def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
+    """The Serve application of a workspace's current index generation.
+
+    Args:
+        config: settings; ``serve run`` and Serve config files give a mapping, its values possibly text.
+
+    Raises:
+        ConfigError: a setting is unknown or cannot work.
+        GenerationError: the workspace has no index, an empty one, or one of another model than the workspace's.
+        BundleError: the model of the index is not there.
+    """
+    settings = config if isinstance(config, ServeConfig) else _config_of(config)
+    workspace = open_workspace(settings.workspace)
+    generation = read_generation(workspace)
+    bundle = load_bundle(workspace, generation.bundle)
+    if bundle.fingerprint != generation.fingerprint:
+        raise GenerationError(
+            f"model {bundle.name} has fingerprint {bundle.fingerprint[:12]}, index generation {generation.number} was "
+            f"made with {generation.fingerprint[:12]}; build the index anew with `sscm index`"
+        )
+    slices = deal([(segment.name, segment.rows) for segment in generation.segments], settings.shards)
+    if not any(slices):
+        raise GenerationError(
+            f"index generation {generation.number} has no rows; ingest an archive and run `sscm index`"
+        )
+    modalities = tuple(bundle.modality(name) for name in generation.modalities)
+    titles = {modality.name: modality.title for modality in modalities}
+    encoders = {
+        name: _deployment(Encoder, f"encoder-{name}", settings.threads).bind(
+            workspace, bundle.name, bundle.fingerprint, name, settings.threads
+        )
+        for name in titles
+    }
+    shards = [
+        _deployment(IndexShard, f"shard-{i}", settings.threads).bind(
+            workspace, generation.number, part, titles, settings.threads
+        )
+        for i, part in enumerate(slices)
+    ]
+    served = Served(
+        workspace=workspace,
+        generation=generation.number,
+        created=generation.created,
+        modalities=modalities,
+        dimension=generation.dimension,
+        model=_about(bundle),
+        simulated=generation.simulated,
+        shard_rows=tuple(sum(part.stop - part.start for part in parts) for parts in slices),
+    )
+    gateway = _deployment(serve.ingress()(Gateway), "gateway", 1, replicas=settings.gateways)
+    application: serve.Application = gateway.bind(
+        served=served,
+        encoders=encoders,
+        shards=shards,
+        deadline_s=settings.deadline_s,
+        max_upload_bytes=settings.max_upload_mb * 1_000_000,
+    )
+    return application
+
+
+def serve_workspace(config: ServeConfig, block: bool = True) -> None:
+    """Serve a workspace's index over HTTP.
+
+    Args:
+        config: settings.
+        block: serve until Ctrl-C or SIGTERM, then stop the service; without it return as soon as it answers, which
+            needs a Ray that the caller keeps (:func:`sscm.runtime.ray_session`).
+
+    Raises:
+        ServiceError: the port is in use, or the service did not answer in time.
+        GenerationError: there is no index to serve; nothing has been started then.
+    """
+    application = build_app(config)
+    port = free_port(config.host, config.port)
+    with ExitStack() as at_last, ray_session():
+        ours = not serve.status().proxies  # Serve is not running yet: who starts it stops it
+        if ours and block:
+            at_last.callback(stop_orphans, ray.get_runtime_context().get_node_id())
+        started = time.monotonic()
+        serve.start(http_options={"host": config.host, "port": port})
+        answering = False
+        try:
+            _deploy(application)
+            url = url_of(config.host, port)
+            wait_ready(url, READY_S)
+            print(_greeting(url, time.monotonic() - started), flush=True)
+            answering = True
+            if block:
+                with _stop_signal() as stop:
+                    stop.wait()
+                print("stopping", flush=True)
+        finally:
+            if block or not answering:
+                if ours:
+                    serve.shutdown()
+                else:
+                    serve.delete(APP)
+
+
+def _deploy(application: serve.Application) -> None:
+    try:
+        serve.run(application, name=APP, route_prefix="/")
+    except (RuntimeError, TimeoutError) as error:
+        told = [f"{name}: {about.message}" for name, about in _deployments().items() if about.message]
+        raise ServiceError(f"the service did not start: {error} {' '.join(told)}; {_LOGS}") from error
+
+
+def _deployments() -> Mapping[str, Any]:
+    application = serve.status().applications.get(APP)
+    return application.deployments if application else {}
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a service that listens on a host and port is asked from the same machine."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return f"http://{name}:{port}"
+
+
+def free_port(host: str, port: int) -> int:
+    """Check that a port can be listened on.
+
+    HAProxy would not complain: it shares a port with whoever listens there already, and each gets some of the requests.
+
+    Args:
+        host: address to listen on.
+        port: the port, or 0 for any that is free.
+
+    Returns:
+        The port.
+
+    Raises:
+        ServiceError: another program listens there, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left is free, though in TIME_WAIT
+        try:
+            probe.bind((host, port))
+            probe.listen(1)  # two may bind with SO_REUSEADDR, but only one may listen
+            return int(probe.getsockname()[1])
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ServiceError(
+                    f"{host}:{port} is in use by another program; stop it, or choose another port with --port"
+                ) from error
+            raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}; choose another --host") from error
+
+
+def wait_ready(url: str, seconds: float) -> None:
+    """Wait until ``/readyz`` says yes.
+
+    Raises:
+        ServiceError: it did not in time; what it said last is told.
+    """
+    end = time.monotonic() + seconds
+    last = "nothing"
+    while time.monotonic() < end:
+        try:
+            answer = httpx.get(f"{url}/readyz", timeout=5.0)
+            if answer.status_code == httpx.codes.OK:
+                return
+            last = f"{answer.status_code} {answer.text[:200]}"
+        except httpx.TransportError as error:
+            last = str(error)
+        time.sleep(0.1)
+    raise ServiceError(f"{url} was not ready after {seconds:g} s; last answer: {last}; {_LOGS}")
+
+
+def _deployment(of: type, name: str, threads: int, replicas: int = 1) -> serve.Deployment:
+    environment = {
+        # Read by a process's thread pools when it starts; later settings do not reach other threads.
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(_MESSAGE_BYTES),
+    }
+    return serve.deployment(
+        name=name,
+        num_replicas=replicas,
+        max_ongoing_requests=_ONGOING,
+        max_queued_requests=_QUEUED,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=5,
+        # Threads share the processors of a small machine; claiming a whole one each would not fit on it.
+        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": environment}},
+    )(of)
+
+
+def _about(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "name": bundle.name,
+        "fingerprint": bundle.fingerprint,
+        "backbone": bundle.config.backbone,
+        "dimension": bundle.dimension,
+        "trained_on_split": bundle.split,
+        "simulated": bundle.simulated,
+        "created": bundle.created,
+        "code_version": bundle.code_version,
+    }
+
+
+def _config_of(args: Mapping[str, Any]) -> ServeConfig:
+    known = [field.name for field in dataclasses.fields(ServeConfig)]
+    unknown = [name for name in args if name not in known]
+    if unknown:
+        raise ConfigError(f"unknown settings {unknown}; known are {known}")
+    try:
+        return TypeAdapter(ServeConfig).validate_python(dict(args))
+    except ValidationError as error:
+        raise ConfigError(explain(error.errors(), "settings")) from error
+
+
+def _greeting(url: str, seconds: float) -> str:
+    index = httpx.get(f"{url}/v1/index", timeout=30).json()
+    example = httpx.get(f"{url}/v1/items?sample=1", timeout=30).json()["features"][0]
+    first, *others = [name.removeprefix("preview_") for name in example["assets"]]
+    body = json.dumps({"id": example["id"], "modality": first, "target": others[0] if others else first, "limit": 5})
+    return (
+        f"serving {index['items']:,} items at {url} (ready after {seconds:.0f} s; API at {url}/docs). Try:\n"
+        f"  curl -s {url}/v1/search -H 'content-type: application/json' -d '{body}'\n"
+        "Ctrl-C stops it."
+    )
+
+
+def stop_orphans(node: str) -> None:
+    """Stop the HAProxy processes of a Ray node that is gone.
+
+    Where Ray's own processes are told to stop together with this one (a service manager signals all of a group), nobody
+    is left to stop HAProxy, and it would hold the port.
+
+    Args:
+        node: the node's id, hexadecimal; HAProxy's settings lie in a folder of that name.
+    """
+    settings = f"/{node}/haproxy.cfg".encode()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it may have ended since it was listed
+            if any(word.endswith(settings) for word in entry.read_bytes().split(b"\0")):
+                os.kill(int(entry.parent.name), signal.SIGTERM)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; what they did before is put back at the end."""
+    event = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        event.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,59 @@
+"""What a gateway and the index shards say to one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sscm.index.filters import Filter
+
+Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardQuery:
+    """One query of one shard.
+
+    Args:
+        vector: float32 [dimension], unit norm.
+        target: modality searched.
+        k: answers wanted.
+        filter: which rows may answer, or None.
+        exclude: pairs that may not.
+    """
+
+    vector: Vector
+    target: str
+    k: int
+    filter: Filter | None = None
+    exclude: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class ShardHit:
+    """One answer: pair, cosine similarity, STAC Item without score."""
+
+    pair_id: str
+    score: float
+    item: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardAnswer:
+    """The answers of one shard, best first, and how many of its rows the filter lets through."""
+
+    hits: list[ShardHit]
+    matched: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """One row: its item, where its images lie in the archive, and its embedding where asked for."""
+
+    item: dict[str, Any]
+    archive_file: str
+    archive_row: int
+    vector: Vector | None = None

@@ -1,0 +1,137 @@
+"""Metrics under ``prometheus_client``'s names, kept by this process and, inside Ray, by Ray as well.
+
+Each metric counts in two places:
+
+* in a ``prometheus_client`` registry of this process. ``GET /metrics`` of a gateway shows it: requests, latency by
+  stage and batch sizes as that one gateway saw them. Behind a load balancer with several gateways a scrape sees
+  whichever replica it reaches; ``sscm_gateway_info`` names it. With one gateway, the default, it is the whole truth.
+* in ``ray.util.metrics``, where there is a Ray. Every node's agent exports these under the same names with ``ray_`` in
+  front, for all replicas, each labelled with its ``WorkerId``; that is what a cluster's Prometheus scrapes (Ray writes
+  the addresses to ``prom_metrics_service_discovery.json`` in its temporary folder).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import prometheus_client
+import ray
+from ray.util import metrics as ray_metrics
+
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bounds of latency histograms, seconds: from an empty request to the default deadline."""
+BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
+"""Bounds of batch-size histograms."""
+
+
+class Counter:
+    """A number that only rises.
+
+    Args:
+        name: as in ``prometheus_client``, without ``_total``.
+        documentation: one line of help.
+        labelnames: names of its labels.
+        registry: of this process.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, labelnames: Sequence[str], registry: prometheus_client.CollectorRegistry
+    ) -> None:
+        self._labelnames = tuple(labelnames)
+        self._local = prometheus_client.Counter(name, documentation, self._labelnames, registry=registry)
+        self._ray: Any = None
+        if ray.is_initialized():
+            self._ray = ray_metrics.Counter(name, description=documentation, tag_keys=self._labelnames)
+
+    def inc(self, *labels: str, amount: float = 1.0) -> None:
+        """Raise it; label values in the order of the names."""
+        self._local.labels(*labels).inc(amount)
+        if self._ray is not None:
+            self._ray.inc(amount, tags=dict(zip(self._labelnames, labels, strict=True)))
+
+
+class Histogram:
+    """How often values fell below each of some bounds.
+
+    Args:
+        name: as in ``prometheus_client``, with its unit.
+        documentation: one line of help.
+        labelnames: names of its labels.
+        buckets: upper bounds, rising, above 0.
+        registry: of this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Sequence[str],
+        buckets: Sequence[float],
+        registry: prometheus_client.CollectorRegistry,
+    ) -> None:
+        self._labelnames = tuple(labelnames)
+        self._local = prometheus_client.Histogram(
+            name, documentation, self._labelnames, buckets=buckets, registry=registry
+        )
+        self._ray: Any = None
+        if ray.is_initialized():
+            self._ray = ray_metrics.Histogram(
+                name, description=documentation, boundaries=list(buckets), tag_keys=self._labelnames
+            )
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Count a value; label values in the order of the names."""
+        self._local.labels(*labels).observe(value)
+        if self._ray is not None:
+            self._ray.observe(value, tags=dict(zip(self._labelnames, labels, strict=True)))
+
+
+class GatewayMetrics:
+    """What a gateway counts.
+
+    Args:
+        replica: name of this gateway among its like.
+        generation: index generation that it answers from.
+    """
+
+    def __init__(self, replica: str, generation: int) -> None:
+        self.registry = prometheus_client.CollectorRegistry()
+        self.requests = Counter("sscm_requests", "HTTP requests answered", ("route", "status"), self.registry)
+        self.latency = Histogram(
+            "sscm_request_seconds", "Time of a request in the gateway", ("route",), LATENCY_S, self.registry
+        )
+        self.stages = Histogram(
+            "sscm_stage_seconds",
+            "Time of one stage of a request: decode, encode, search, merge",
+            ("stage",),
+            LATENCY_S,
+            self.registry,
+        )
+        self.batches = Histogram(
+            "sscm_batch_size",
+            "Queries in the batch that a query was answered in, by stage; counted once a query",
+            ("stage",),
+            BATCH,
+            self.registry,
+        )
+        about = prometheus_client.Gauge(
+            "sscm_gateway_info", "The gateway that shows this page", ("replica", "generation"), registry=self.registry
+        )
+        about.labels(replica, str(generation)).set(1)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a block as one stage of a request; one that fails counts too."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages.observe(time.perf_counter() - start, name)
+
+    def text(self) -> bytes:
+        """Everything counted by this process, in Prometheus' text format (:data:`CONTENT_TYPE`)."""
+        return prometheus_client.generate_latest(self.registry)
