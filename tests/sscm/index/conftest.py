@@ -1,0 +1,80 @@
+"""Segments made by code, without images or a model."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import shapely
+import torch
+
+from sscm.archive.manifest import read_manifest
+from sscm.config import ModelConfig
+from sscm.index.segment import rows_schema
+from sscm.model.bundle import make_bundle, make_encoders, save_bundle
+
+DIMENSION = 16
+
+
+def make_rows(numbers, lacking=frozenset()):
+    """Rows and unit vectors of some pairs, in the order given; pairs in ``lacking`` have no s2."""
+    rng = {number: np.random.default_rng(number) for number in numbers}
+    items = []
+    vectors = {"s1": np.zeros((len(numbers), DIMENSION), np.float32)}
+    vectors["s2"] = vectors["s1"].copy()
+    for place, number in enumerate(numbers):
+        box = shapely.box(20 + 0.02 * number, 44, 20.01 + 0.02 * number, 44.01)
+        for name in ("s1", "s2"):
+            value = rng[number].standard_normal(DIMENSION)
+            if name == "s1" or number not in lacking:
+                vectors[name][place] = value / np.linalg.norm(value)
+        items.append(
+            {
+                "pair_id": f"pair_{number:04d}",
+                "split": ("train", "validation", "test")[number % 3],
+                "labels": ["Pastures"] if number % 2 else None,
+                "geometry": shapely.to_wkb(box),
+                "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), box.bounds, strict=True)),
+                "s1_datetime": datetime(2018, 6, 1, tzinfo=UTC) + timedelta(days=number),
+                "s2_datetime": datetime(2018, 7, 1, tzinfo=UTC) + timedelta(days=number),
+                "properties": [("country", "Serbia")],
+                "has_s1": True,
+                "has_s2": number not in lacking,
+                "archive_file": "shards/a.parquet",
+                "archive_row": place,
+            }
+        )
+    return pa.Table.from_pylist(items, rows_schema(["s1", "s2"])), vectors
+
+
+@pytest.fixture(scope="session")
+def rows_factory():
+    """:func:`make_rows`: pair numbers → rows and vectors."""
+    return make_rows
+
+
+@pytest.fixture
+def archive(workspace, archive_factory):
+    """A workspace of one test with a small archive: 24 train, 8 validation and 12 test pairs in six shards."""
+    archive_factory(workspace, 24, 8, 12)
+    return workspace
+
+
+@pytest.fixture
+def small_bundle(archive):
+    """An untrained model of the small archive, saved in its workspace."""
+    manifest = read_manifest(archive)
+    config = ModelConfig(backbone="resnet10t", dimension=DIMENSION, image_size=32)
+    torch.manual_seed(0)
+    bundle = make_bundle(
+        "small",
+        config=config,
+        modalities=manifest.modalities,
+        statistics=manifest.statistics,
+        encoders=make_encoders(manifest.modalities, manifest.statistics, config),
+        split="train",
+        simulated=True,
+        record={},
+    )
+    save_bundle(archive, bundle)
+    return bundle
