@@ -26,6 +26,8 @@ _ENVIRONMENT = {
     # A worker that never joins a collective must not hold the others for ever.
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # More processes than cores are meant; Ray warns of them otherwise.
+    "RAY_worker_maximum_startup_concurrency": str(LOCAL_CPUS),
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 

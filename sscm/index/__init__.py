@@ -1,24 +1,11 @@
-"""The index: immutable segments of embeddings, committed as generations, searched exactly."""
+"""The index: immutable segments of embeddings, committed as generations, searched exactly.
 
-from sscm.index.build import build_index
-from sscm.index.embed import EmbeddedShard, embed_shards
-from sscm.index.exact import ExactScan
+Here is what reads and names an index and costs nothing to import. :mod:`sscm.index.build` makes one on Ray,
+:mod:`sscm.index.search` searches it with torch.
+"""
+
 from sscm.index.filters import Filter
 from sscm.index.generation import Generation, SegmentInfo, open_segments, read_generation
-from sscm.index.search import Hit, IndexReader
 from sscm.index.segment import Segment
 
-__all__ = [
-    "EmbeddedShard",
-    "ExactScan",
-    "Filter",
-    "Generation",
-    "Hit",
-    "IndexReader",
-    "Segment",
-    "SegmentInfo",
-    "build_index",
-    "embed_shards",
-    "open_segments",
-    "read_generation",
-]
+__all__ = ["Filter", "Generation", "Segment", "SegmentInfo", "open_segments", "read_generation"]
