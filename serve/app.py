@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import logging
 import os
 import signal
 import socket
@@ -134,6 +135,7 @@ def serve_workspace(config: ServeConfig, block: bool = True) -> None:
         if ours and block:
             at_last.callback(stop_orphans, ray.get_runtime_context().get_node_id())
         started = time.monotonic()
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # what we print says it
         serve.start(http_options={"host": config.host, "port": port})
         answering = False
         try:

@@ -238,6 +238,8 @@ class EvaluateConfig:
     """Write every figure to this file."""
     report: Path | None = None
     """The report page; by default report.html in a local workspace, else in the working directory."""
+    gallery: Path | None = None
+    """Also draw the gallery's first rows as a PNG picture."""
     seed: int = 0
     """Of the untrained encoder, of chance, and of the gallery's queries."""
 

@@ -11,7 +11,7 @@ from sscm.config import EvaluateConfig, IndexConfig
 from sscm.errors import EvaluationError
 from sscm.evaluation.collect import Part, collect, places, with_vectors
 from sscm.evaluation.figures import Evaluation
-from sscm.evaluation.gallery import gallery_rows
+from sscm.evaluation.gallery import gallery_rows, write_gallery_png
 from sscm.evaluation.measure import Collection, measure, measure_chance
 from sscm.evaluation.protocols import Protocol
 from sscm.evaluation.report import write_report
@@ -26,6 +26,8 @@ __all__ = ["REPORT", "Evaluation", "evaluate", "require_same_bundle"]
 
 REPORT = "report.html"
 """Name of the report page where the settings give none."""
+PICTURE_ROWS = 5
+"""Rows of the gallery picture, all of one direction: what fits a page beside text."""
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
@@ -83,6 +85,10 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         open_workspace(str(target.parent)).write_json(evaluation.to_json(), target.name)
     rows = gallery_rows(workspace, queries, archive, places(parts, splits), names, config.seed)
     write_report(_report_path(config, workspace), evaluation, bundle, rows)
+    if config.gallery is not None:
+        first = [row for row in rows if row.direction == rows[0].direction][:PICTURE_ROWS]
+        titles = {name: bundle.modality(name).title for name in names}
+        write_gallery_png(config.gallery.expanduser().absolute(), first, titles)
     return evaluation
 
 

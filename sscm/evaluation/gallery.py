@@ -231,7 +231,8 @@ def write_gallery_png(path: Path, rows: Sequence[GalleryRow], titles: Mapping[st
         draw.text((x + 18, y), words, "#444444", small)
         x += 18 + int(draw.textlength(words, small)) + 24
     buffer = io.BytesIO()
-    canvas.save(buffer, "PNG", optimize=True)
+    # A palette of 256 colours is a third of the size, and pictures of this size do not show it.
+    canvas.quantize(256).save(buffer, "PNG", optimize=True)
     target = path.expanduser().absolute()
     open_workspace(str(target.parent)).write_bytes(buffer.getvalue(), target.name)
 

@@ -41,7 +41,11 @@ def indexed(tmp_path_factory, archive_factory, ray_session):
 def test_figures_of_the_index(indexed, tmp_path):
     workspace, bundle = indexed
     path = tmp_path / "figures.json"
-    evaluation = evaluate(EvaluateConfig(workspace=workspace.uri, seed=1, json=path, report=tmp_path / "page.html"))
+    picture = tmp_path / "gallery.png"
+    evaluation = evaluate(
+        EvaluateConfig(workspace=workspace.uri, seed=1, json=path, report=tmp_path / "page.html", gallery=picture)
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert evaluation.encoders == ("trained", "untrained", "chance")
     assert (evaluation.model, evaluation.fingerprint, evaluation.simulated) == ("drawn", bundle.fingerprint, True)
 
