@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"sscm: {type(error).__name__.removesuffix('Error')} error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("sscm: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("sscm: interrupted; run it again to go on (a training: with --resume and its --name)", file=sys.stderr)
         return 130
     return 0
 
