@@ -12,9 +12,9 @@ import pytest
 import shapely
 
 from sscm import runtime
-from sscm.archive.ingest import write_shard
 from sscm.archive.manifest import Manifest, write_manifest
 from sscm.archive.schema import Pair
+from sscm.archive.shard_file import write_shard
 from sscm.archive.statistics import merge_statistics
 from sscm.sensors import Modality, sentinel1, sentinel2
 from sscm.workspace import Workspace, open_workspace

@@ -12,29 +12,25 @@ import hashlib
 import json
 import math
 import pickle
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from sscm import runtime
 from sscm.archive.manifest import NAME, Manifest, Shard, read_manifest, write_manifest
-from sscm.archive.previews import preview_jpeg
-from sscm.archive.schema import SPLITS, Pair, decode_group, encode_pairs, shard_schema
+from sscm.archive.schema import SPLITS, Pair
+from sscm.archive.shard_file import write_shard
 from sscm.archive.sources.base import PairRef, Source
-from sscm.archive.statistics import BandStatistics, group_statistics, merge_statistics
+from sscm.archive.statistics import BandStatistics, merge_statistics
 from sscm.archive.validate import validate_pair
 from sscm.config import IngestConfig
 from sscm.errors import ArchiveError, ConfigError, PairError, SscmError, TooManyBadPairsError
-from sscm.progress import progress
-from sscm.sensors import Modality
+from sscm.polling import polling
+from sscm.progress import Advance, progress
 from sscm.version import code_version
 from sscm.workspace import ARCHIVE, Workspace, open_workspace
 
@@ -151,75 +147,6 @@ def plan_shards(refs: Sequence[PairRef], source: Source, config: IngestConfig, i
     return tuple(plans)
 
 
-def write_shard(
-    workspace: Workspace,
-    pairs: Iterable[Pair],
-    modalities: Sequence[Modality],
-    file: str,
-    split: str,
-    pairs_per_row_group: int,
-) -> tuple[Shard | None, dict[str, BandStatistics]]:
-    """Write one shard whole or not at all, a row group at a time, and gather its statistics on the way.
-
-    Args:
-        workspace: where ``archive/`` is.
-        pairs: its pairs, all of one split and valid; consumed as a stream. Previews that a pair lacks are drawn.
-        modalities: what they are made of.
-        file: path relative to ``archive/``.
-        split: the split.
-        pairs_per_row_group: pairs held in memory at a time.
-
-    Returns:
-        The shard as the manifest names it (None where there was no pair, and so no file), and ``<modality>/<band>`` →
-        statistics.
-
-    Raises:
-        WorkspaceError: it cannot be written.
-    """
-    groups: list[int] = []
-    complete: list[int] = []
-    statistics: dict[str, BandStatistics] = {}
-
-    def produce(path: Path) -> None:
-        nonlocal statistics
-        schema = shard_schema(modalities)
-        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
-            for batch in _batched(pairs, pairs_per_row_group):
-                table = encode_pairs([_with_previews(pair, modalities) for pair in batch], modalities)
-                writer.write_table(table, row_group_size=len(batch))
-                groups.append(len(batch))
-                complete.append(sum(all(m.groups[0].name in pair.images for m in modalities) for pair in batch))
-                statistics = merge_statistics(statistics, table_statistics(table, modalities))
-
-    iterator = iter(pairs)
-    first = next(iterator, None)
-    if first is None:
-        return None, {}
-    pairs = _chain(first, iterator)
-    stored = workspace.write_file(produce, ARCHIVE, *file.split("/"))
-    shard = Shard(
-        file=file,
-        split=split,
-        rows=sum(groups),
-        row_groups=tuple(groups),
-        complete=tuple(complete),
-        bytes=stored.bytes,
-        sha256=stored.sha256,
-    )
-    return shard, statistics
-
-
-def table_statistics(table: pa.Table, modalities: Sequence[Modality]) -> dict[str, BandStatistics]:
-    """``<modality>/<band>`` → statistics of a table's images; rows that lack a modality do not count."""
-    result = {}
-    for modality in modalities:
-        for group in modality.groups:
-            images = decode_group(table[group.name].combine_chunks().drop_null(), group)
-            for band, value in group_statistics(images, group).items():
-                result[f"{modality.name}/{band}"] = value
-    return result
-
-
 def _run(
     workspace: Workspace, source: Source, config: IngestConfig, plans: Sequence[ShardPlan]
 ) -> list[dict[str, Any]]:
@@ -233,7 +160,7 @@ def _run(
     with runtime.ray_session(), progress("ingest", total) as advance:
         advance(sum(_pairs_read(receipt) for receipt in receipts.values()))
         counter: Any = _Counter.remote()  # type: ignore[attr-defined]
-        with _Watch(counter, advance):
+        with polling(_Follow(counter, advance)):
             write = _ShardTask(workspace, source, config.pairs_per_row_group, counter)
             dataset = ray.data.from_items(
                 [{"number": plan.number, "plan": plan} for plan in missing], override_num_blocks=len(missing)
@@ -328,33 +255,16 @@ class _Counter:
         return self.total
 
 
-class _Watch:
-    """Moves a progress bar by what a counter says, once a second, until the block ends."""
+class _Follow:
+    """Moves a progress bar to what a counter says, each time it is called."""
 
-    def __init__(self, counter: Any, advance: Any) -> None:
+    def __init__(self, counter: Any, advance: Advance) -> None:
         self._counter = counter
         self._advance = advance
         self._seen = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=10)
-        self._look()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(1.0):
-            self._look()
-
-    def _look(self) -> None:
-        try:
-            value = int(ray.get(self._counter.value.remote(), timeout=5))
-        except ray.exceptions.RayError:
-            return
+    def __call__(self) -> None:
+        value = int(ray.get(self._counter.value.remote(), timeout=5))
         self._advance(value - self._seen)
         self._seen = value
 
@@ -440,28 +350,3 @@ def _sweep(workspace: Workspace, manifest: Manifest) -> None:
 
 def _pairs_read(receipt: Mapping[str, Any]) -> int:
     return (receipt["shard"]["rows"] if receipt["shard"] else 0) + len(receipt["bad"])
-
-
-def _with_previews(pair: Pair, modalities: Sequence[Modality]) -> Pair:
-    drawn = {
-        m.name: preview_jpeg(pair.images, m)
-        for m in modalities
-        if m.name not in pair.previews and m.groups[0].name in pair.images
-    }
-    return dataclasses.replace(pair, previews={**pair.previews, **drawn}) if drawn else pair
-
-
-def _batched(pairs: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
-    batch: list[Pair] = []
-    for pair in pairs:
-        batch.append(pair)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _chain(first: Pair, rest: Iterator[Pair]) -> Iterator[Pair]:
-    yield first
-    yield from rest

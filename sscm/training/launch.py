@@ -19,9 +19,10 @@ from sscm.config import TrainConfig
 from sscm.errors import ConfigError, TrainingError
 from sscm.model.bundle import CONFIG, Bundle, load_bundle
 from sscm.model.encoders import make_backbone
+from sscm.polling import polling
 from sscm.progress import progress
 from sscm.training.loop import WorkerJob, train_worker
-from sscm.training.progress import BoardWatch, TrainingBoard, print_epoch
+from sscm.training.progress import BoardFollower, TrainingBoard, print_epoch
 from sscm.workspace import MODELS, RUNS, Workspace, open_workspace
 
 SETTINGS = "settings.json"
@@ -63,7 +64,8 @@ def train(config: TrainConfig) -> Bundle:
         job = WorkerJob(workspace=workspace, manifest=manifest, config=config, board=board)
         total = config.epochs * plan.steps_per_epoch * config.batch_size
         with progress(f"train {name}", total) as advance:
-            with BoardWatch(board, advance, lambda metrics: print_epoch(metrics, config.epochs)):
+            follower = BoardFollower(board, advance, lambda metrics: print_epoch(metrics, config.epochs))
+            with polling(follower, 0.5):
                 _fit(job, manifest)
     return load_bundle(workspace, name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,8 +32,8 @@ class TrainingBoard:
         return self._pairs, self._epochs
 
 
-class BoardWatch:
-    """Follows a board until the block ends: moves a progress bar and prints each epoch once.
+class BoardFollower:
+    """Moves a progress bar and shows each epoch once, each time it is called.
 
     Args:
         board: handle of a :class:`TrainingBoard`.
@@ -48,26 +47,10 @@ class BoardWatch:
         self._show = show
         self._pairs = 0
         self._shown = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=10)
-        self._look()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.5):
-            self._look()
-
-    def _look(self) -> None:
-        try:
-            pairs, epochs = ray.get(self._board.read.remote(), timeout=5)
-        except ray.exceptions.RayError:
-            return
+    def __call__(self) -> None:
+        """Look at the board once."""
+        pairs, epochs = ray.get(self._board.read.remote(), timeout=5)
         self._advance(max(0, pairs - self._pairs))
         self._pairs = max(pairs, self._pairs)
         for metrics in epochs[self._shown :]:

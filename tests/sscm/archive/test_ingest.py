@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from sscm.archive.ingest import ingest, plan_shards, read_refs, table_statistics, write_shard
+from sscm.archive.ingest import ingest, plan_shards, read_refs
 from sscm.archive.manifest import Manifest, read_manifest
 from sscm.archive.schema import decode_group
+from sscm.archive.shard_file import table_statistics, write_shard
 from sscm.archive.sources.base import PairRef
 from sscm.archive.sources.pairs import PairsSource
 from sscm.config import IngestConfig, PairsConfig

@@ -101,7 +101,7 @@ def test_an_epoch_holds_each_pair_at_most_once_with_its_own_pixels(archive, pair
 
 
 def test_pairs_that_lack_a_modality_are_left_out(workspace, archive_factory, pair_factory, modalities):
-    from sscm.archive.ingest import write_shard
+    from sscm.archive.shard_file import write_shard
 
     pairs = [pair_factory(i) for i in range(32)]
     pairs[5] = dataclasses.replace(pairs[5], images={"s1": pairs[5].images["s1"]})

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from sscm.archive.ingest import write_shard
 from sscm.archive.schema import decode_group
+from sscm.archive.shard_file import write_shard
 from sscm.errors import GenerationError, IntegrityError
 from sscm.index.embed import EmbeddedShard, embed_shard
 from sscm.index.segment import rows_schema
