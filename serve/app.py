@@ -44,8 +44,8 @@ from sscm.workspace import open_workspace
 
 APP = "sscm"
 """Name of the Serve application."""
-READY_S = 300.0
-"""Longest time from the start to the first answer: shards read and check their files first."""
+READY_S = 60.0
+"""Longest time from the end of the deployment, when all files are read and checked, to the first answer."""
 
 _LOGS = "the logs of its replicas are in session_latest/logs/serve of Ray's temporary folder"
 _ONGOING = 256
@@ -222,7 +222,10 @@ def wait_ready(url: str, seconds: float) -> None:
         except httpx.TransportError as error:
             last = str(error)
         time.sleep(0.1)
-    raise ServiceError(f"{url} was not ready after {seconds:g} s; last answer: {last}; {_LOGS}")
+    raise ServiceError(
+        f"{url} was not ready after {seconds:g} s; last answer: {last}; {_LOGS}. If Serve ran "
+        "on this cluster before, it listens on the port that it was started with: pass that one as --port"
+    )
 
 
 def _deployment(of: type, name: str, threads: int, replicas: int = 1) -> serve.Deployment:

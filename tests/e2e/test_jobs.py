@@ -1,6 +1,7 @@
 """``ray start`` and ``ray job submit`` as the pages have them, on a Ray of its own beside the tests' one."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,6 +36,11 @@ def head(tmp_path_factory):
     folder = Path("/tmp") / f"sscm-ray-{os.getpid()}"  # Ray's sockets want a short path
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTEST"))}
     environment["PATH"] = f"{RAY.parent}:{environment['PATH']}"
+    environment["HOME"] = str(tmp_path_factory.mktemp("home"))  # where the token of this cluster alone goes
+    environment["RAY_AUTH_MODE"] = "token"
+    subprocess.run(
+        [str(RAY), "get-auth-token", "--generate"], env=environment, check=True, capture_output=True, timeout=60
+    )
     command = [
         *(RAY, "start", "--head", "--block", "--num-cpus", "6", "--object-store-memory", "300000000"),
         *("--port", port, "--dashboard-port", dashboard, "--ray-client-server-port", client),
@@ -55,6 +61,8 @@ def head(tmp_path_factory):
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+                process.wait(30)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for(address, process, log):
@@ -64,7 +72,7 @@ def wait_for(address, process, log):
         if process.poll() is not None:
             pytest.fail(f"ray start ended with {process.returncode}: {log.read_text()[-2000:]}")
         try:
-            if httpx.get(f"{address}/api/version", timeout=5).status_code < 500:
+            if httpx.get(f"{address}/api/version", timeout=5).status_code in (200, 401):
                 return
         except httpx.TransportError:
             pass
@@ -99,6 +107,6 @@ def test_train_and_index_as_jobs(head, archive):
     assert read_generation(archive).bundle == "job"
     assert read_generation(archive).rows == 176
 
-    code, said = submit(head, "train", "--workspace", archive.uri, "--name", "job", "--epochs", 1)
+    code, said = submit(head, "train", "--workspace", archive.uri, "--name", "job", "--batch-size", 32)
     assert code != 0
     assert "run 'job' exists" in said

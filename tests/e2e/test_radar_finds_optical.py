@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ray import serve
 
-from serve.app import APP, serve_workspace
+from serve.app import serve_workspace
 from sscm.archive.manifest import read_manifest
 from sscm.archive.sources import SyntheticSource
 from sscm.cli import main
@@ -51,7 +51,7 @@ def url(workspace):
     port = 18_473
     serve_workspace(ServeConfig(workspace=workspace.uri, port=port), block=False)
     yield f"http://127.0.0.1:{port}"
-    serve.delete(APP)
+    serve.shutdown()
 
 
 @pytest.mark.timeout(900)
