@@ -100,8 +100,8 @@ def test_png(tmp_path, shown):
     rows = [dataclasses.replace(row, query=dataclasses.replace(row.query, picture=None)) for row in rows]
     write_gallery_png(tmp_path / "gallery.png", rows, {"s1": "Sentinel-1", "s2": "Sentinel-2"}, pixels=48)
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["gallery.png"]
-    picture = np.asarray(Image.open(tmp_path / "gallery.png"))
+    picture = np.asarray(Image.open(tmp_path / "gallery.png").convert("RGB")).astype(int)
     assert picture.shape[1] > 11 * 48 and picture.shape[0] > 8 * 48
     gold = tuple(int(PARTNER[i : i + 2], 16) for i in (1, 3, 5))
     # Every row's first answer is the partner: a frame of 54 pixels with edges of 3, and a smaller one in the legend.
-    assert (picture == gold).all(axis=-1).sum() >= 8 * 4 * 3 * 51
+    assert (abs(picture - gold).max(axis=-1) <= 8).sum() >= 8 * 4 * 3 * 51  # the palette moves colours a little
