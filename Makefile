@@ -8,8 +8,15 @@ ARGS ?=
 demo: .venv/.installed
 	$(BIN)/sscm demo $(ARGS)
 
+# Each group has a Ray of its own: what Serve keeps running does not share it with training.
+TEST_GROUPS := "tests/sscm/training" "tests/sscm tests/cluster --ignore=tests/sscm/training" "tests/e2e tests/serve"
+
 test: .venv/.installed-dev
+ifeq ($(strip $(ARGS)),)
+	for group in $(TEST_GROUPS); do $(BIN)/python -m pytest $$group || exit 1; done
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .
