@@ -93,10 +93,14 @@ class Encoder(nn.Module):
         """Pixels in native units → deviations from the mean, clipped; float32, same shape."""
         return ((pixels - self.mean) / self.std).clamp(-CLIP, CLIP)
 
+    def project(self, pixels: Tensor) -> Tensor:
+        """Prepared pixels float32 [N, bands, size, size] → raw projections float32 [N, dimension], of any norm."""
+        projected: Tensor = self.head(self.backbone(pixels))
+        return projected.float()
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Prepared pixels float32 [N, bands, size, size] → embeddings float32 [N, dimension], unit norm."""
-        projected = self.head(self.backbone(pixels))
-        return F.normalize(projected.float(), dim=1)
+        return F.normalize(self.project(pixels), dim=1)
 
 
 def make_backbone(name: str, bands: int, image_size: int) -> nn.Module:

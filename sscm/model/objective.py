@@ -95,18 +95,19 @@ class Losses:
         return torch.stack([self.total, self.mim, self.mde, self.isp]).detach().float()
 
 
-def joint_loss(embeddings: Mapping[str, Tensor], config: ObjectiveConfig, isp_scale: float = 1.0) -> Losses:
+def joint_loss(projections: Mapping[str, Tensor], config: ObjectiveConfig, isp_scale: float = 1.0) -> Losses:
     """The joint objective over all modalities, each pair of them alike.
 
     Args:
-        embeddings: modality → float [n, d], unit norm, this worker's rows; the same pairs in the same order.
+        projections: modality → float [n, d], of any norm, this worker's rows; the same pairs in the same order.
         config: weights and temperature.
         isp_scale: factor on ``w_isp``, 0 while neighbours mean nothing yet.
 
     Returns:
         The losses of this worker's rows; their mean over workers is the loss of the global batch.
     """
-    names = list(embeddings)
+    names = list(projections)
+    embeddings = {name: F.normalize(projections[name], dim=1) for name in names}
     gathered = {name: gather(embeddings[name]) for name in names}
     start = _rank() * len(embeddings[names[0]])
     pairs = list(itertools.combinations(names, 2))

@@ -26,11 +26,10 @@ from sscm.archive.stream import Piece, StreamPlan, pieces_of, read_pieces, strea
 from sscm.config import TrainConfig
 from sscm.errors import TrainingError
 from sscm.evaluation.metrics import partner_ranks, recall_at
-from sscm.model.augment import apply_symmetries, random_symmetries
 from sscm.model.bundle import make_bundle, make_encoders, save_bundle
 from sscm.model.encoders import Encoder, as_tensor
-from sscm.model.objective import joint_loss
 from sscm.model.weights import load_backbone_weights
+from sscm.training.step import PairEncoders, TrainingStep, learning_rate
 from sscm.workspace import RUNS, Workspace
 
 VALIDATION_PAIRS = 1000
@@ -64,18 +63,6 @@ class WorkerJob:
         return self.config.name
 
 
-class PairEncoders(nn.Module):
-    """All encoders behind one ``forward``, so that one DistributedDataParallel holds them."""
-
-    def __init__(self, encoders: nn.ModuleDict) -> None:
-        super().__init__()
-        self.encoders = encoders
-
-    def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Modality → prepared pixels [N, bands, size, size] to modality → embeddings float32 [N, d], unit norm."""
-        return {name: self.encoders[name](pixels) for name, pixels in images.items()}
-
-
 def train_worker(settings: Mapping[str, Any]) -> None:
     """Body of every Ray Train worker.
 
@@ -103,14 +90,12 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     if config.model.weights is not None:
         load_backbone_weights(encoders, Path(config.model.weights))
     encoders = encoders.to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(encoders, config.weight_decay), lr=config.lr, fused=device.type == "cuda"
-    )
-    history = _restore(encoders, optimizer, device)
+    total_steps = config.epochs * plan.steps_per_epoch
     model: nn.Module = PairEncoders(encoders)
     if workers > 1:
         model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-    total_steps = config.epochs * plan.steps_per_epoch
+    train_step = TrainingStep(encoders, config, total_steps, model)
+    history = _restore(encoders, train_step.optimizer, device)
     epochs = range(len(history), config.epochs)
     stream = stream_batches(job.workspace, job.manifest, plan, rank, epochs)
     started = time.monotonic()
@@ -119,24 +104,13 @@ def train_worker(settings: Mapping[str, Any]) -> None:
         sums = torch.zeros(len(_LOSSES), device=device)
         waited = 0.0
         generator = _generator(config.seed, epoch, rank)
-        encoders.train()
         for step, (batch, wait) in enumerate(_timed(batches), epoch * plan.steps_per_epoch):
             waited += wait
-            _set_lr(optimizer, learning_rate(step, total_steps, config))
             images = {
                 m.name: _encoder(encoders, m.name).prepare({g: as_tensor(batch[g]) for g in m.group_names})
                 for m in job.manifest.modalities
             }
-            if config.augment:
-                images = apply_symmetries(images, random_symmetries(len(batch["pair_id"]), generator))
-            images = {name: pixels.contiguous(memory_format=torch.channels_last) for name, pixels in images.items()}
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                embeddings = model(images)
-            scale = float(step >= config.objective.isp_warmup * total_steps)
-            losses = joint_loss(embeddings, config.objective, scale)
-            optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            losses = train_step(images, batch["pair_id"].tolist(), step, generator)
             sums += losses.detached()
             if rank == 0 and job.board is not None:
                 job.board.add_pairs.remote(config.batch_size)
@@ -158,7 +132,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
             "validation": validate(encoders, job, rank, workers),
         }
         history.append(metrics)
-        _report(job, rank, encoders, optimizer, history)
+        _report(job, rank, encoders, train_step.optimizer, history)
     if rank == 0:
         save_bundle(
             job.workspace,
@@ -180,28 +154,6 @@ def train_worker(settings: Mapping[str, Any]) -> None:
                 },
             ),
         )
-
-
-def learning_rate(step: int, total: int, config: TrainConfig) -> float:
-    """Linear warm-up to ``config.lr``, then half a cosine down to zero (Loshchilov, Hutter 2017).
-
-    Args:
-        step: from 0.
-        total: steps of the whole training.
-        config: peak and share of warm-up.
-    """
-    warmup = max(1, round(config.warmup * total))
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    share = (step - warmup) / max(1, total - warmup)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels decay; biases and the gains of normalisation layers do not."""
-    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
 @torch.inference_mode()
@@ -303,11 +255,6 @@ def _generator(*key: int) -> torch.Generator:
     """A generator that depends on the key alone."""
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed >> 1))
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
 
 
 def _plain(value: Any) -> Any:

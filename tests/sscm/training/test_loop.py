@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from sscm.config import TrainConfig
-from sscm.training.loop import learning_rate, parameter_groups
 from sscm.training.progress import epoch_line
+from sscm.training.step import learning_rate, parameter_groups
 
 
 def test_learning_rate_rises_then_falls_by_a_cosine():
