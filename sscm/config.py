@@ -34,6 +34,8 @@ class SyntheticConfig:
     """Share of pairs in the validation split."""
     test: float = 0.2
     """Share of pairs in the test split; large enough that a demo's figures are steady."""
+    unseen_test: bool = False
+    """Draw the test split from kinds of country and a season that the other splits have none of."""
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, f"seed = {self.seed}; expected 0 or more")
@@ -130,6 +132,8 @@ class ModelConfig:
 class ObjectiveConfig:
     """Weights of the joint objective, L = w_mim·L_MIM + w_mde·L_MDE + w_isp·L_ISP."""
 
+    kind: Literal["joint", "barlow", "vicreg"] = "joint"
+    """The joint objective, or, to compare it with, Barlow Twins or VICReg across modalities, weighted as published."""
     w_mim: float = 1.0
     """Mutual information maximisation: the loss that tells places apart."""
     w_mde: float = 0.1
@@ -140,10 +144,27 @@ class ObjectiveConfig:
     """Of NT-Xent; Müller's published setting."""
     isp_warmup: float = 0.3
     """Share of the training before neighbours count: those of an untrained encoder mean nothing."""
+    isp_stop_gradient: bool = False
+    """Only the image moves towards its neighbour, not the neighbour towards it."""
+    neighbours: Literal["batch", "mutual", "agreed", "queue"] = "batch"
+    """Nearest in the global batch; only where mutual; nearest by all modalities together; or nearest in a queue."""
+    queue_size: int = 4096
+    """Past embeddings that the queue of neighbours holds, a modality."""
+    w_vicreg: float = 0.0
+    """VICReg's variance and covariance terms on raw projections."""
+    w_sigreg: float = 0.0
+    """SIGReg on raw projections: random directions of them should be standard normal."""
 
     def __post_init__(self) -> None:
-        _require(min(self.w_mim, self.w_mde, self.w_isp) >= 0, "weights of the losses: expected none below 0")
-        _require(self.w_mim > 0, "w_mim = 0; expected more: nothing else keeps the embeddings from collapsing")
+        _require(
+            min(self.w_mim, self.w_mde, self.w_isp, self.w_vicreg, self.w_sigreg) >= 0,
+            "weights of the losses: expected none below 0",
+        )
+        _require(self.queue_size >= 2, f"queue_size = {self.queue_size}; expected at least 2")
+        _require(
+            self.w_mim + self.w_vicreg + self.w_sigreg > 0 or self.kind != "joint",
+            "w_mim = 0; expected more: nothing else keeps the embeddings from collapsing",
+        )
         _require(self.temperature > 0, f"temperature = {self.temperature}; expected more than 0")
         _require(0 <= self.isp_warmup <= 1, f"isp_warmup = {self.isp_warmup}; expected a share from 0 to 1")
 
@@ -162,6 +183,9 @@ class TrainConfig:
     """Passes over the training split."""
     batch_size: int = 256
     """Pairs in the global batch, whatever the number of workers."""
+    micro_batch: int | None = None
+    """Pairs of a worker in memory at a time: a batch of thousands fits small memory for one more forward pass, and the
+    statistics of batch norm become those of so many pairs. By default all."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.05
@@ -193,6 +217,10 @@ class TrainConfig:
         _require(
             self.batch_size % self.workers == 0,
             f"batch_size = {self.batch_size} does not divide among {self.workers} workers; expected a multiple",
+        )
+        _require(
+            self.micro_batch is None or self.micro_batch >= 2,
+            f"micro_batch = {self.micro_batch}; expected at least 2: one pair has no statistics",
         )
         _require(self.lr > 0, f"lr = {self.lr}; expected more than 0")
         _require(0 <= self.warmup < 1, f"warmup = {self.warmup}; expected a share from 0, below 1")

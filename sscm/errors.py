@@ -14,6 +14,7 @@
     ├── BundleError               a model bundle that cannot be loaded
     │   └── BandMismatchError     bands given and bands known differ
     ├── TrainingError             a training run that cannot go on
+    │   └── NonFiniteLossError    a loss became NaN or infinite
     ├── GenerationError           an index generation that cannot be read or written
     ├── QueryError                a query that cannot be answered: wrong dimension, NaN, k < 1
     ├── EvaluationError           nothing to evaluate, or not comparable
@@ -112,6 +113,27 @@ class BandMismatchError(BundleError):
 
 class TrainingError(SscmError):
     """A training run cannot start or go on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """A loss became NaN or infinite.
+
+    Args:
+        step: the step it happened in, from 0.
+        pair_ids: pairs of that step's global batch.
+    """
+
+    def __init__(self, step: int, pair_ids: Iterable[str]) -> None:
+        self.step = step
+        self.pair_ids = tuple(pair_ids)
+        shown = ", ".join(self.pair_ids[:3]) + (", …" if len(self.pair_ids) > 3 else "")
+        super().__init__(
+            f"step {step}: the loss is not finite, over {len(self.pair_ids)} pairs ({shown}); "
+            "choose a smaller learning rate, or look at these pairs"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (NonFiniteLossError, (self.step, self.pair_ids))
 
 
 class GenerationError(SscmError):

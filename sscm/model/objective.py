@@ -3,82 +3,30 @@
 ``L = w_mim·L_MIM + w_mde·L_MDE + w_isp·L_ISP`` (Sumbul, Müller, Demir, "A Novel Self-Supervised Cross-Modal Image
 Retrieval Method In Remote Sensing", ICIP 2022, arXiv 2202.11429). Each worker computes the rows of its own pairs
 against the whole batch, gathered with gradient; the mean over workers is the loss of one process on the whole batch.
+
+Memory grows with the rows of the worker, not with their number times the whole batch: see :func:`partner_nll`.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from sscm.config import ObjectiveConfig
-from sscm.model.neighbours import nearest_other
+from sscm.model.baselines import barlow_twins_loss, sigreg, vicreg_loss, vicreg_regulariser
+from sscm.model.gather import Layout, gather, layout_of
+from sscm.model.neighbours import NeighbourQueue, Neighbours, neighbours_of
 
-
-def mutual_information_loss(
-    first: Tensor, second: Tensor, all_first: Tensor, all_second: Tensor, start: int, temperature: float
-) -> Tensor:
-    """Symmetric NT-Xent between two modalities; lowering it raises a lower bound on their mutual information.
-
-    Args:
-        first: float [n, d], unit norm: this worker's embeddings of one modality.
-        second: float [n, d], unit norm: those of the other, row by row of the same pairs.
-        all_first: float [N, d]: the global batch of the first modality.
-        all_second: float [N, d]: the global batch of the second.
-        start: row of the global batch at which this worker's pairs start.
-        temperature: τ.
-
-    Returns:
-        Scalar, ``−½·mean_i [log softmax_j(z¹_i·z²_j/τ)_i + log softmax_j(z²_i·z¹_j/τ)_i]``.
-
-    Source: van den Oord et al. 2018 (arXiv 1807.03748) for the bound; Sohn 2016, Chen et al. 2020 for NT-Xent.
-    """
-    target = torch.arange(start, start + len(first), device=first.device)
-    forward = F.cross_entropy(first @ all_second.T / temperature, target)
-    backward = F.cross_entropy(second @ all_first.T / temperature, target)
-    return (forward + backward) / 2
-
-
-def modality_discrepancy_loss(first: Tensor, second: Tensor) -> Tensor:
-    """Mean angle inside each pair as a share of π.
-
-    Args:
-        first: float [n, d], unit norm.
-        second: float [n, d], unit norm, row by row of the same pairs.
-
-    Returns:
-        Scalar in [0, 1]. Computed as ``2/π·atan2(|a−b|, |a+b|)``, which equals ``arccos(a·b)/π`` for unit vectors and,
-        unlike it, has a finite gradient at a·b = ±1 (Kahan, "How Futile are Mindless Assessments of Roundoff", §12).
-
-    Source: Sumbul et al. 2022, modality discrepancy elimination.
-    """
-    apart = torch.linalg.vector_norm(first - second, dim=1)
-    together = torch.linalg.vector_norm(first + second, dim=1)
-    return (2 / math.pi) * torch.atan2(apart, together).mean()
-
-
-def intra_modal_similarity_loss(local: Tensor, batch: Tensor, start: int) -> Tensor:
-    """Minus the mean cosine between each image and the most similar other image of its modality.
-
-    Args:
-        local: float [n, d], unit norm: this worker's embeddings of one modality.
-        batch: float [N, d], unit norm: the global batch, N ≥ 2.
-        start: row of the batch at which this worker's images start.
-
-    Returns:
-        Scalar in [−1, 1].
-
-    Source: Sumbul et al. 2022, intra-modal similarity preservation; neighbours by :mod:`sscm.model.neighbours`.
-    """
-    neighbour = batch[nearest_other(local, batch, start)]
-    return -(local * neighbour).sum(dim=1).mean()
+LOGITS = 2**24
+"""Logits held at a time: 64 MB in float32, a batch of 4,096 pairs on one worker."""
 
 
 @dataclass(frozen=True)
@@ -95,64 +43,158 @@ class Losses:
         return torch.stack([self.total, self.mim, self.mde, self.isp]).detach().float()
 
 
-def joint_loss(projections: Mapping[str, Tensor], config: ObjectiveConfig, isp_scale: float = 1.0) -> Losses:
-    """The joint objective over all modalities, each pair of them alike.
+def joint_loss(
+    projections: Mapping[str, Tensor],
+    config: ObjectiveConfig,
+    isp_scale: float = 1.0,
+    *,
+    layout: Layout | None = None,
+    step: int = 0,
+    queue: NeighbourQueue | None = None,
+    keys: Tensor | None = None,
+) -> Losses:
+    """The objective over all modalities, each pair of them alike.
+
+    A global batch of one pair has nothing to be told apart from and no neighbour: its L_MIM and L_ISP are 0.
 
     Args:
         projections: modality → float [n, d], of any norm, this worker's rows; the same pairs in the same order.
-        config: weights and temperature.
+        config: weights, temperature, neighbours; or which baseline takes the place of the joint objective.
         isp_scale: factor on ``w_isp``, 0 while neighbours mean nothing yet.
+        layout: rows of each worker; asked of the others if not given.
+        step: seeds what the regularisers draw, alike on every worker.
+        queue: past embeddings, for ``config.neighbours = "queue"``; it is searched, then fed with this batch.
+        keys: int64 [n], numbers of the pairs, for the queue.
 
     Returns:
-        The losses of this worker's rows; their mean over workers is the loss of the global batch.
+        The losses of this worker's rows; their mean over workers is the loss of the global batch. With a baseline,
+        ``total`` is the baseline's loss and the terms are shown for comparison, without gradient.
     """
     names = list(projections)
-    embeddings = {name: F.normalize(projections[name], dim=1) for name in names}
-    gathered = {name: gather(embeddings[name]) for name in names}
-    start = _rank() * len(embeddings[names[0]])
+    first = projections[names[0]]
+    layout = layout or layout_of(len(first), first.device)
+    # One collective for all modalities: float [n, modalities, d] → [N, modalities, d].
+    stacked = gather(torch.stack([projections[name] for name in names], dim=1), layout)
+    raw = dict(zip(names, stacked.unbind(dim=1), strict=True))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and config.kind == "joint"):
+        mim, mde, isp = _terms(raw, layout, config, queue, keys)
     pairs = list(itertools.combinations(names, 2))
-    mim = _mean(
-        mutual_information_loss(embeddings[a], embeddings[b], gathered[a], gathered[b], start, config.temperature)
-        for a, b in pairs
-    )
-    mde = _mean(modality_discrepancy_loss(embeddings[a], embeddings[b]) for a, b in pairs)
-    isp = _mean(intra_modal_similarity_loss(embeddings[name], gathered[name], start) for name in names)
-    total = config.w_mim * mim + config.w_mde * mde + config.w_isp * isp_scale * isp
+    if config.kind == "barlow":
+        total = _mean(barlow_twins_loss(raw[a], raw[b]) for a, b in pairs)
+    elif config.kind == "vicreg":
+        total = _mean(vicreg_loss(raw[a], raw[b]) for a, b in pairs)
+    else:
+        total = config.w_mim * mim + config.w_mde * mde + config.w_isp * isp_scale * isp
+    if config.w_vicreg:
+        total = total + config.w_vicreg * _mean(vicreg_regulariser(rows) for rows in raw.values())
+    if config.w_sigreg:
+        total = total + config.w_sigreg * _mean(sigreg(rows, step) for rows in raw.values())
     return Losses(total, mim, mde, isp)
 
 
-def gather(local: Tensor) -> Tensor:
-    """The embeddings of all workers, in rank order, with gradient; the input itself where there is one process.
+def mutual_information_loss(
+    first: Tensor, second: Tensor, layout: Layout, temperature: float, logits: int = LOGITS
+) -> Tensor:
+    """Symmetric NT-Xent between two modalities; lowering it raises a lower bound on their mutual information.
 
     Args:
-        local: float [n, d]; n is the same on every worker.
+        first: float [N, d], unit norm: the global batch of one modality.
+        second: float [N, d], unit norm: that of the other, row by row of the same pairs.
+        layout: which rows are this worker's.
+        temperature: τ.
+        logits: how many are held at a time.
+
+    Returns:
+        float [n], one value an own pair i: ``−½·[log softmax_j(z¹_i·z²_j/τ)_i + log softmax_j(z²_i·z¹_j/τ)_i]``.
+
+    Source: van den Oord et al. 2018 (arXiv 1807.03748) for the bound; Sohn 2016, Chen et al. 2020 (arXiv 2002.05709)
+    for NT-Xent.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return local
-    result: Tensor = _Gather.apply(local)
-    return result
+    forward = partner_nll(layout.own(first), second, layout.start, temperature, logits)
+    backward = partner_nll(layout.own(second), first, layout.start, temperature, logits)
+    return (forward + backward) / 2
 
 
-class _Gather(torch.autograd.Function):
-    """all_gather whose backward gives each worker the sum over workers of the gradients of its own rows."""
+def modality_discrepancy_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Angle inside each pair as a share of π.
 
-    @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        ctx.rows = len(local)
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local.contiguous())
-        return torch.cat(parts)
+    Args:
+        first: float [n, d], unit norm.
+        second: float [n, d], unit norm, row by row of the same pairs.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous()
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank() * ctx.rows : (dist.get_rank() + 1) * ctx.rows]
+    Returns:
+        float [n] in [0, 1]. Computed as ``2/π·atan2(|a−b|, |a+b|)``, which equals ``arccos(a·b)/π`` for unit vectors
+        and, unlike it, has a finite gradient at a·b = ±1 (Kahan, "How Futile are Mindless Assessments of Roundoff",
+        §12).
 
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    Source: Sumbul et al. 2022, modality discrepancy elimination.
+    """
+    apart = torch.linalg.vector_norm(first - second, dim=1)
+    together = torch.linalg.vector_norm(first + second, dim=1)
+    return (2 / math.pi) * torch.atan2(apart, together)
 
 
-def _mean(values: Any) -> Tensor:
+def intra_modal_similarity_loss(images: Tensor, neighbours: Neighbours) -> Tensor:
+    """Minus the cosine between each image and its most similar other image of the same modality.
+
+    Args:
+        images: float [n, d], unit norm, of one modality.
+        neighbours: of these images, by :mod:`sscm.model.neighbours`.
+
+    Returns:
+        float [n] in [−1, 1]; 0 where an image has no neighbour.
+
+    Source: Sumbul et al. 2022, intra-modal similarity preservation.
+    """
+    return -(images * neighbours.embeddings).sum(dim=1) * neighbours.found
+
+
+def partner_nll(queries: Tensor, targets: Tensor, first: int, temperature: float, logits: int = LOGITS) -> Tensor:
+    """−log of the softmax share that each query gives to its partner among all targets.
+
+    Where the logits do not fit, they are made for some rows at a time and made again in the backward pass, so that
+    memory is that of the inputs and one chunk (Chen et al. 2016, arXiv 1604.06174, for recomputation).
+
+    Args:
+        queries: float [n, d].
+        targets: float [N, d]; the partner of query i is row ``first + i``.
+        first: see there.
+        temperature: τ.
+        logits: how many are held at a time.
+
+    Returns:
+        float [n].
+    """
+    rows = max(1, logits // max(1, len(targets)))
+    if len(queries) <= rows:
+        return _partner_nll(queries, targets, first, temperature)
+    again = functools.partial(checkpoint, _partner_nll, use_reentrant=False, preserve_rng_state=False)
+    starts = range(0, len(queries), rows)
+    return torch.cat([again(queries[s : s + rows], targets, first + s, temperature) for s in starts])
+
+
+def _partner_nll(queries: Tensor, targets: Tensor, first: int, temperature: float) -> Tensor:
+    partners = torch.arange(first, first + len(queries), device=queries.device)
+    return F.cross_entropy(queries @ targets.T / temperature, partners, reduction="none")
+
+
+def _terms(
+    raw: Mapping[str, Tensor],
+    layout: Layout,
+    config: ObjectiveConfig,
+    queue: NeighbourQueue | None,
+    keys: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L_MIM, L_MDE and L_ISP of the own rows of a global batch of raw projections."""
+    batch = {name: F.normalize(rows, dim=1) for name, rows in raw.items()}
+    own = {name: layout.own(rows) for name, rows in batch.items()}
+    pairs = list(itertools.combinations(batch, 2))
+    mim = _mean(layout.mean(mutual_information_loss(batch[a], batch[b], layout, config.temperature)) for a, b in pairs)
+    mde = _mean(layout.mean(modality_discrepancy_loss(own[a], own[b])) for a, b in pairs)
+    neighbours = neighbours_of(batch, layout, config, queue, keys)
+    isp = _mean(layout.mean(intra_modal_similarity_loss(own[name], neighbours[name])) for name in batch)
+    return mim, mde, isp
+
+
+def _mean(values: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(values)).mean()

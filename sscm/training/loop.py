@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from sscm.archive.manifest import Manifest
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import Piece, StreamPlan, pieces_of, read_pieces, stream_batches, stream_columns
+from sscm.archive.stream import Batch, Piece, StreamPlan, pieces_of, read_pieces, stream_batches, stream_columns
 from sscm.config import TrainConfig
 from sscm.errors import TrainingError
 from sscm.evaluation.metrics import partner_ranks, recall_at
@@ -95,7 +94,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     if workers > 1:
         model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
     train_step = TrainingStep(encoders, config, total_steps, model)
-    history = _restore(encoders, train_step.optimizer, device)
+    history = _restore(job, encoders, train_step, device)
     epochs = range(len(history), config.epochs)
     stream = stream_batches(job.workspace, job.manifest, plan, rank, epochs)
     started = time.monotonic()
@@ -103,28 +102,23 @@ def train_worker(settings: Mapping[str, Any]) -> None:
         begun = time.monotonic()
         sums = torch.zeros(len(_LOSSES), device=device)
         waited = 0.0
+        skipped = train_step.skipped
         generator = _generator(config.seed, epoch, rank)
         for step, (batch, wait) in enumerate(_timed(batches), epoch * plan.steps_per_epoch):
             waited += wait
-            images = {
-                m.name: _encoder(encoders, m.name).prepare({g: as_tensor(batch[g]) for g in m.group_names})
-                for m in job.manifest.modalities
-            }
+            images = {m.name: _prepared(_encoder(encoders, m.name), batch) for m in job.manifest.modalities}
             losses = train_step(images, batch["pair_id"].tolist(), step, generator)
             sums += losses.detached()
             if rank == 0 and job.board is not None:
                 job.board.add_pairs.remote(config.batch_size)
+        train_step.check()
         means = _mean_over_workers(sums / plan.steps_per_epoch).tolist()
-        if not all(math.isfinite(value) for value in means):
-            raise TrainingError(
-                f"run {job.name}, epoch {epoch + 1}: losses {dict(zip(_LOSSES, means, strict=True))} are not finite; "
-                "choose a smaller learning rate, or go on from the last checkpoint with --resume and one"
-            )
         seconds = time.monotonic() - begun
         metrics = {
             "epoch": epoch + 1,
             **dict(zip(_LOSSES, means, strict=True)),
             "lr": learning_rate((epoch + 1) * plan.steps_per_epoch - 1, total_steps, config),
+            "skipped_pairs": _sum_over_workers(torch.tensor(train_step.skipped - skipped, device=device)),
             "pairs_per_s": plan.steps_per_epoch * config.batch_size / seconds,
             "data_wait_fraction": waited / seconds,
             "seconds": seconds,
@@ -132,7 +126,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
             "validation": validate(encoders, job, rank, workers),
         }
         history.append(metrics)
-        _report(job, rank, encoders, train_step.optimizer, history)
+        _report(job, rank, encoders, train_step, history)
     if rank == 0:
         save_bundle(
             job.workspace,
@@ -197,8 +191,24 @@ def validate(encoders: nn.ModuleDict, job: WorkerJob, rank: int, workers: int) -
     return result
 
 
+def _prepared(encoder: Encoder, batch: Batch) -> Tensor:
+    """A batch's images of one modality, normalised; those with a pixel that is not finite are NaN all over.
+
+    Looked for in the native pixels, since normalising clips infinity to something finite.
+    """
+    groups = {name: batch[name] for name in encoder.modality.group_names}
+    pixels = encoder.prepare({name: as_tensor(values) for name, values in groups.items()})
+    bad = np.zeros(len(pixels), bool)
+    for values in groups.values():
+        if values.dtype.kind == "f":
+            bad |= ~np.isfinite(values).all(axis=(1, 2, 3))
+    if bad.any():
+        pixels[torch.from_numpy(bad).to(pixels.device)] = torch.nan
+    return pixels
+
+
 def _report(
-    job: WorkerJob, rank: int, encoders: nn.ModuleDict, optimizer: torch.optim.Optimizer, history: list[dict[str, Any]]
+    job: WorkerJob, rank: int, encoders: nn.ModuleDict, train_step: TrainingStep, history: list[dict[str, Any]]
 ) -> None:
     """Checkpoint and metrics of an epoch, by the first worker; all workers must call it."""
     flat = {"epoch": history[-1]["epoch"], **{name: history[-1][name] for name in _LOSSES}}
@@ -206,7 +216,12 @@ def _report(
         ray.train.report(flat)
         return
     folder = tempfile.mkdtemp(prefix="sscm-checkpoint-")
-    state = {"encoders": encoders.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
+    state = {
+        "trained": _trained(job),
+        "encoders": encoders.state_dict(),
+        "step": train_step.state_dict(),
+        "history": history,
+    }
     torch.save(state, Path(folder) / STATE)
     ray.train.report(
         flat, checkpoint=ray.train.Checkpoint.from_directory(folder), delete_local_checkpoint_after_upload=True
@@ -216,17 +231,50 @@ def _report(
         job.board.add_epoch.remote(history[-1])
 
 
-def _restore(encoders: nn.ModuleDict, optimizer: torch.optim.Optimizer, device: torch.device) -> list[dict[str, Any]]:
-    """Load the run's last checkpoint, if there is one; the history of the epochs that it holds."""
+def _restore(
+    job: WorkerJob, encoders: nn.ModuleDict, train_step: TrainingStep, device: torch.device
+) -> list[dict[str, Any]]:
+    """Load the run's last checkpoint, if there is one; the history of the epochs that it holds.
+
+    Raises:
+        TrainingError: it is of other bands or of another architecture; both are named.
+    """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return []
     with checkpoint.as_directory() as folder:
         state = torch.load(Path(folder) / STATE, map_location=device, weights_only=True)
+    require_same(state["trained"], _trained(job), f"the checkpoint of run {job.name}")
     encoders.load_state_dict(state["encoders"])
-    optimizer.load_state_dict(state["optimizer"])
+    train_step.load_state_dict(state["step"])
     history: list[dict[str, Any]] = state["history"]
     return history
+
+
+def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+    """Check that a checkpoint is of the bands and the architecture that are trained now.
+
+    Raises:
+        TrainingError: it is not; what it has and what would be right are named.
+    """
+    differ = [key for key in wanted if found.get(key) != wanted[key]]
+    if differ:
+        listed = "; ".join(f"{key}: {found.get(key)} there, {wanted[key]} now" for key in differ)
+        raise TrainingError(
+            f"{where} is of other bands or another architecture ({listed}); restore what it was trained on, "
+            "or choose another --name"
+        )
+
+
+def _trained(job: WorkerJob) -> dict[str, Any]:
+    """What weights fit to: bands by modality, and the architecture."""
+    model = job.config.model
+    return {
+        "bands": {m.name: list(m.band_names) for m in job.manifest.modalities},
+        "backbone": model.backbone,
+        "dimension": model.dimension,
+        "image_size": model.image_size,
+    }
 
 
 def _mean_over_workers(values: Tensor) -> Tensor:
@@ -234,6 +282,12 @@ def _mean_over_workers(values: Tensor) -> Tensor:
         dist.all_reduce(values)
         values /= dist.get_world_size()
     return values
+
+
+def _sum_over_workers(value: Tensor) -> int:
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value)
+    return int(value.item())
 
 
 def _timed(batches: Iterator[Any]) -> Iterator[tuple[Any, float]]:

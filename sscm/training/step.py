@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sscm.config import TrainConfig
+from sscm.errors import NonFiniteLossError
 from sscm.model.augment import apply_symmetries, random_symmetries
+from sscm.model.gather import Layout, distributed, exchange
+from sscm.model.gradient_cache import cached_backward
+from sscm.model.neighbours import NeighbourQueue, key_of
 from sscm.model.objective import Losses, joint_loss
 
 
@@ -22,21 +27,29 @@ class PairEncoders(nn.Module):
         self.encoders = encoders
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Modality → prepared pixels [N, bands, size, size] to modality → raw projections float32 [N, d]."""
-        return {name: self.encoders[name].project(pixels) for name, pixels in images.items()}  # type: ignore[operator]
+        """Modality → prepared pixels [n, bands, size, size] to modality → raw projections float [n, d]."""
+        device = next(iter(images.values())).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            return {name: self.encoders[name].project(pixels) for name, pixels in images.items()}  # type: ignore[operator]
 
 
 class TrainingStep:
     """Encoders, their optimiser and the schedule of the learning rate, one call a batch.
 
+    A pair with a pixel that is not finite is left out before anything sees it, as if it were not in the batch, and
+    counted in ``skipped``. A worker left with fewer than two pairs encodes with running statistics: two is the least
+    that batch norm can tell a deviation from.
+
     Args:
         encoders: modality → encoder (any module that has ``project``), on the device they are trained on.
-        config: settings; learning rate, augmentation and objective count here.
+        config: settings; learning rate, augmentation, micro-batch and objective count here.
         total_steps: steps of the whole training, which the schedule spans.
         model: DistributedDataParallel over :class:`PairEncoders` of the same encoders, where there are several workers.
     """
 
     optimizer: torch.optim.Optimizer
+    skipped: int
+    """Pairs of this worker that were left out so far."""
 
     def __init__(
         self, encoders: nn.ModuleDict, config: TrainConfig, total_steps: int, model: nn.Module | None = None
@@ -49,11 +62,15 @@ class TrainingStep:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(encoders, config.weight_decay), lr=config.lr, fused=self.device.type == "cuda"
         )
+        self.skipped = 0
+        self.queue = NeighbourQueue(config.objective.queue_size) if config.objective.neighbours == "queue" else None
+        self._last: tuple[int, list[str]] = (0, [])
+        self._last_is_bad = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def __call__(
         self, images: Mapping[str, Tensor], pair_ids: Sequence[str], step: int, generator: torch.Generator
     ) -> Losses:
-        """Learn from one batch.
+        """Learn from one batch; all workers must call it together, each with its own rows.
 
         Args:
             images: modality → prepared pixels float32 [n, bands, size, size]; rows of the same pairs.
@@ -63,21 +80,90 @@ class TrainingStep:
 
         Returns:
             The losses of this worker's rows, before the update; their mean over workers is that of the global batch.
+
+        Raises:
+            NonFiniteLossError: the loss of the step before was not finite; raised on every worker.
         """
+        usable = finite_rows(images)
+        layout = self._agree(usable.sum())
+        ids = list(pair_ids)
+        if layout.own_count < len(ids):
+            self.skipped += len(ids) - layout.own_count
+            images = {name: pixels[usable] for name, pixels in images.items()}
+            ids = [pair_id for pair_id, keep in zip(ids, usable.tolist(), strict=True) if keep]
+        self._last = (step, ids)
+        if layout.total == 0:
+            nothing = torch.zeros((), device=self.device)
+            return Losses(nothing, nothing, nothing, nothing)
+        if self.config.augment and ids:
+            images = apply_symmetries(images, random_symmetries(len(ids), generator))
+        images = {name: pixels.contiguous(memory_format=torch.channels_last) for name, pixels in images.items()}
+        keys = torch.tensor(key_of(ids), dtype=torch.int64, device=self.device) if self.queue is not None else None
+        objective = self.config.objective
+        scale = float(step >= objective.isp_warmup * self.total_steps)
+
+        def loss_of(projections: dict[str, Tensor]) -> Losses:
+            return joint_loss(projections, objective, scale, layout=layout, step=step, queue=self.queue, keys=keys)
+
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.total_steps, self.config)
-        if self.config.augment:
-            images = apply_symmetries(images, random_symmetries(len(pair_ids), generator))
-        images = {name: pixels.contiguous(memory_format=torch.channels_last) for name, pixels in images.items()}
-        self.encoders.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            projections = self.model(images)
-        scale = float(step >= self.config.objective.isp_warmup * self.total_steps)
-        losses = joint_loss(projections, self.config.objective, scale)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses = self._backward(images, len(ids), loss_of)
+        self._last_is_bad = (~torch.isfinite(losses.total.detach())).to(torch.int64)
         self.optimizer.step()
         return losses
+
+    def check(self) -> None:
+        """Look at the last step's loss, as the next step would; all workers must call it together.
+
+        Raises:
+            NonFiniteLossError: it was not finite.
+        """
+        self._agree(torch.zeros((), dtype=torch.int64, device=self.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser and queue, the same on every worker: what a checkpoint holds beside the encoders."""
+        queue = {} if self.queue is None else {"queue": self.queue.state_dict()}
+        return {"optimizer": self.optimizer.state_dict(), **queue}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.queue is not None and "queue" in state:
+            self.queue.load_state_dict(state["queue"])
+
+    def _agree(self, rows: Tensor) -> Layout:
+        """Tell all workers how many rows this one has, and hear whether anyone's last loss was not finite.
+
+        Both in one small message and one wait for the device a step; what the last step left there is done by then.
+        """
+        told = exchange(torch.stack([rows, self._last_is_bad]))
+        if any(bad for _, bad in told):
+            step, ids = self._last
+            everyone: list[Any] = [ids]
+            if distributed():
+                everyone = [None] * dist.get_world_size()
+                dist.all_gather_object(everyone, ids)
+            raise NonFiniteLossError(step, [pair_id for part in everyone for pair_id in part])
+        return Layout(tuple(count for count, _ in told), dist.get_rank() if distributed() else 0)
+
+    def _backward(self, images: Mapping[str, Tensor], rows: int, loss_of: Any) -> Losses:
+        enough = rows >= 2
+        self.encoders.train(enough)
+        if enough and self.config.micro_batch is not None and rows > self.config.micro_batch:
+            return cached_backward(self.model, images, loss_of, self.config.micro_batch)
+        if rows == 0:  # the others wait for this worker's part of every collective: it gives gradients of nothing
+            images = {name: pixels.new_zeros((1, *pixels.shape[1:])) for name, pixels in images.items()}
+        projections = self.model(images)
+        losses: Losses = loss_of({name: projected[:rows] for name, projected in projections.items()})
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        return losses
+
+
+def finite_rows(images: Mapping[str, Tensor]) -> Tensor:
+    """Which pairs have only finite pixels, in every modality: bool [n]."""
+    # A sum is finite only where all its terms are: prepared pixels are a few deviations, so that it cannot overflow.
+    return torch.stack([torch.isfinite(pixels.sum(dim=(1, 2, 3))) for pixels in images.values()]).all(dim=0)
 
 
 def learning_rate(step: int, total: int, config: TrainConfig) -> float:
