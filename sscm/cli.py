@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -17,6 +18,7 @@ from sscm.config import (
     BigEarthNetConfig,
     DemoConfig,
     EvaluateConfig,
+    ExperimentConfig,
     IndexConfig,
     IngestConfig,
     PairsConfig,
@@ -76,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         "train": _train,
         "index": _index,
         "evaluate": _evaluate,
+        "experiment": _experiment,
         "serve": _serve,
         "search": _search,
         "demo": _demo,
@@ -136,6 +139,28 @@ def _evaluate(config: EvaluateConfig) -> None:
     evaluation = evaluate(config)
     Console().print(evaluation.table())
     print(f"report: {evaluation.report}")
+
+
+def _experiment(file: tyro.conf.Positional[Path], settings: ExperimentConfig) -> None:
+    """Run what is missing of an experiment: runs compared on the same data, budget and seeds; table and plot.
+
+    Args:
+        file: TOML file that names the runs, e.g. recipes/simulated.toml.
+        settings: where and how.
+    """
+    from rich.console import Console
+
+    from sscm.errors import TrainingError
+    from sscm.experiment.launch import run_experiment_file
+    from sscm.experiment.table import terminal
+    from sscm.experiment.trials import EXPERIMENTS
+    from sscm.workspace import open_workspace
+
+    results = run_experiment_file(file, settings)
+    Console().print(terminal(results))
+    print(f"table and plot: {open_workspace(settings.workspace).uri_of(EXPERIMENTS, results.name)}")
+    if results.missing:
+        raise TrainingError(f"{'; '.join(results.missing)}; run the same command again: it does what is missing")
 
 
 def _serve(config: ServeConfig) -> None:

@@ -120,6 +120,9 @@ class ModelConfig:
     """Pixels to which every band group is resampled on the device; by default the finest group's own."""
     weights: str | None = None
     """A local safetensors file of backbone weights to start from; none is downloaded."""
+    norm: Literal["batch", "group"] = "batch"
+    """Batch norm, whose statistics `sscm index` adapts to the archive; or group norm, which needs none, in backbones of
+    the ResNet family."""
 
     def __post_init__(self) -> None:
         _require(self.dimension >= 2, f"dimension = {self.dimension}; expected at least 2")
@@ -243,11 +246,17 @@ class IndexConfig:
     """One GPU an actor."""
     batch_size: int = 64
     """Pairs embedded at a time."""
+    splits: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+    """Splits to index: all make the whole archive searchable; one alone is searched, and adapted to, by itself."""
+    adapt: bool = True
+    """Adapt the encoders to what is indexed: batch-norm statistics and centres of a sample of it, without labels. An
+    archive is rarely what was trained on, and the modalities drift apart by the difference."""
 
     def __post_init__(self) -> None:
         _require(
             min(self.actors, self.cpus_per_actor, self.batch_size) >= 1, "actors, CPUs and batch: expected at least 1"
         )
+        _require(bool(self.splits), "splits: none given; expected at least one of train, validation, test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +279,22 @@ class EvaluateConfig:
     """Also draw the gallery's first rows as a PNG picture."""
     seed: int = 0
     """Of the untrained encoder, of chance, and of the gallery's queries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Where and how an experiment runs; what it compares, its file says."""
+
+    workspace: str = WORKSPACE
+    """Where the archive is or goes, and the experiment's results."""
+    trials_at_once: int | None = None
+    """Trials that run at a time; by default as many as the cores, or GPUs, have room for."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.trials_at_once is None or self.trials_at_once >= 1,
+            f"trials_at_once = {self.trials_at_once}; expected at least 1",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,7 @@ def _submit(
     config = trial.config or TrainConfig(cpus_per_worker=1)
     trains = trial.kind == "train"
     # Killed trials are begun again here, counted; Ray itself would try one that exhausts the memory for ever.
-    task = _task.options(
+    task = ray.remote(_task).options(
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if trains and config.gpu else 0,
         max_retries=0,
@@ -133,7 +133,6 @@ def _submit(
     return reference
 
 
-@ray.remote
 def _task(trial: Trial, setting: Setting, prepared: Prepared | None, name: str, board: Any) -> str:
     """Run one trial in this process; the reason where it failed, else nothing."""
     torch.set_num_threads(trial.config.cpus_per_worker if trial.config else 1)
