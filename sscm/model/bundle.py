@@ -42,7 +42,7 @@ class Bundle:
     Args:
         name: directory under ``models/``.
         fingerprint: hexadecimal SHA-256 of bands, statistics, configuration and weights: two bundles with the same one
-            make the same embeddings.
+            make the same embeddings, unless adapted otherwise.
         config: backbone, dimension, image size.
         modalities: bands and band groups that it was trained on.
         statistics: ``<modality>/<band>`` → statistics that normalise the images.
@@ -52,6 +52,8 @@ class Bundle:
         created: ISO 8601 time.
         code_version: version of sscm.
         record: the training's settings (``config``) and history (``epochs``).
+        adapted: fingerprint of the :class:`~sscm.model.adaptation.Adaptation` that the encoders carry; None where they
+            are as they were trained.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Bundle:
     created: str
     code_version: str
     record: Mapping[str, Any] = field(default_factory=dict)
+    adapted: str | None = None
 
     @property
     def dimension(self) -> int:
@@ -194,8 +197,11 @@ def save_bundle(workspace: Workspace, bundle: Bundle) -> None:
     """Write a bundle; it exists from the moment its ``config.json`` is there.
 
     Raises:
+        BundleError: it is adapted to an archive: what adapts it lies with the archive's index, not with the model.
         WorkspaceError: it cannot be written.
     """
+    if bundle.adapted is not None:
+        raise BundleError(f"model {bundle.name} is adapted to an archive; save the one that was trained")
     weights = safetensors.torch.save(_weights(bundle.encoders))
     stored = workspace.write_bytes(weights, MODELS, bundle.name, WEIGHTS)
     about = {

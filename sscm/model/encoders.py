@@ -7,9 +7,10 @@ bytes, and a query is prepared exactly as the training images were.
 from __future__ import annotations
 
 import difflib
+import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +31,22 @@ CLIP = 6.0
 class Encoder(nn.Module):
     """Native pixels of one modality → unit vectors.
 
+    In eval mode the embeddings are centred on ``centre``: zeros, and no part of the weights, until
+    :func:`~sscm.model.adaptation.adapt` fills it.
+
     Args:
         modality: bands, groups and native pixels. Images of other sizes than declared are resampled alike.
         statistics: ``<modality>/<band>`` → statistics that normalise it.
         config: backbone, dimension and image size. The backbone's weights start at random.
 
     Raises:
-        ConfigError: timm does not know the backbone.
+        ConfigError: timm does not know the backbone, or cannot make it with that norm.
         BundleError: a band has no statistics.
     """
 
     mean: Tensor
     std: Tensor
+    centre: Tensor
 
     def __init__(self, modality: Modality, statistics: Mapping[str, BandStatistics], config: ModelConfig) -> None:
         super().__init__()
@@ -55,7 +60,8 @@ class Encoder(nn.Module):
         std = torch.tensor([max(statistics[name].std, 1e-6) for name in known], dtype=torch.float32)
         self.register_buffer("mean", mean.view(1, -1, 1, 1))
         self.register_buffer("std", std.view(1, -1, 1, 1))
-        self.backbone = make_backbone(config.backbone, len(known), self.image_size)
+        self.register_buffer("centre", torch.zeros(config.dimension), persistent=False)
+        self.backbone = make_backbone(config.backbone, len(known), self.image_size, config.norm)
         self.head = nn.Linear(feature_count(self.backbone), config.dimension)
 
     def prepare(self, groups: Mapping[str, Tensor]) -> Tensor:
@@ -99,29 +105,59 @@ class Encoder(nn.Module):
         return projected.float()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Prepared pixels float32 [N, bands, size, size] → embeddings float32 [N, dimension], unit norm."""
-        return F.normalize(self.project(pixels), dim=1)
+        """Prepared pixels float32 [N, bands, size, size] → embeddings float32 [N, dimension], unit norm.
+
+        In training ``z = p/‖p‖`` of the projection p; in eval mode ``(z − centre)/‖z − centre‖``.
+        """
+        embeddings = F.normalize(self.project(pixels), dim=1)
+        return embeddings if self.training else F.normalize(embeddings - self.centre, dim=1)
 
 
-def make_backbone(name: str, bands: int, image_size: int) -> nn.Module:
+def make_backbone(name: str, bands: int, image_size: int, norm: Literal["batch", "group"] = "batch") -> nn.Module:
     """A timm backbone without classifier, random weights, for any number of bands.
 
     Args:
         name: any name that timm knows.
         bands: input channels.
         image_size: pixels of a side; given to models that fix it (vision transformers).
+        norm: ``group`` puts group norm in the place of every batch norm.
 
     Raises:
-        ConfigError: timm does not know the name; near ones are named.
+        ConfigError: timm does not know the name, near ones are named; or it cannot be made with group norm.
     """
     if name not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models(), n=5)
         raise ConfigError(f"backbone {name!r} is unknown to timm {timm.__version__}; near: {', '.join(near) or 'none'}")
     settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": bands}
+    if norm == "group":
+        return _group_normed(name, settings)
     try:
         backbone: nn.Module = timm.create_model(name, img_size=image_size, **settings)
     except TypeError:  # convolutional networks take any size and know no such argument
         backbone = timm.create_model(name, **settings)
+    return backbone
+
+
+class _Groups(nn.GroupNorm):
+    """Group norm that is made as batch norm is, of 32 groups or as many as divide the channels (Wu, He 2018)."""
+
+    def __init__(self, channels: int, **settings: Any) -> None:
+        super().__init__(math.gcd(32, channels), channels, **settings)
+
+
+def _group_normed(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        plain = timm.create_model(name, **settings)
+    wanted = [layer for layer, module in plain.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    refusal = f"backbone {name!r} cannot be made with group norm; choose norm = 'batch', or a ResNet (resnet18, …)"
+    try:
+        backbone: nn.Module = timm.create_model(name, norm_layer=_Groups, **settings)
+    except (TypeError, AssertionError, ValueError) as error:
+        # Other families take no such argument, or want a layer that holds the activation too.
+        raise ConfigError(refusal) from error
+    # Transformers have no batch norm, and take the argument for their tokens, on which groups mean nothing.
+    if not wanted or wanted != [layer for layer, module in backbone.named_modules() if isinstance(module, _Groups)]:
+        raise ConfigError(refusal)
     return backbone
 
 
