@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,9 +27,11 @@ class State:
         started: seconds since 1970 at which its process began.
         epoch: epochs done.
         loss: mean loss of the last one, NaN before.
+        process: number of its process, on its node.
     """
 
     started: float
+    process: int
     epoch: int = 0
     loss: float = float("nan")
 
@@ -40,13 +43,13 @@ class TrialBoard:
     def __init__(self) -> None:
         self._states: dict[str, State] = {}
 
-    def begin(self, key: str) -> None:
+    def begin(self, key: str, process: int) -> None:
         """A trial began, perhaps once more."""
-        self._states[key] = State(time.time())
+        self._states[key] = State(time.time(), process)
 
     def epoch(self, key: str, epoch: int, loss: float) -> None:
         """A trial has done an epoch."""
-        self._states[key] = State(self._states[key].started, epoch, loss)
+        self._states[key] = dataclasses.replace(self._states[key], epoch=epoch, loss=loss)
 
     def read(self) -> dict[str, State]:
         """Key → state of every trial that began."""

@@ -17,6 +17,8 @@ MISSING = "missing_pairs.json"
 """Names of the lists that the archive does not have, beside the results."""
 NAME_PROPERTIES = ("s1_name", "s2_name")
 """Properties that hold a pair's names in its source, besides its id."""
+ABSENT = "not in the source, or in another split"
+"""Why a name is missing that ingest did not name."""
 _SHOWN = 3
 
 
@@ -41,9 +43,10 @@ def require_expected(workspace: Workspace, manifest: Manifest, expect: Expectati
     if expect.lists is not None:
         listed = read_splits(absolute(expect.lists))
         missing = missing_names(listed, names_by_split(workspace, manifest))
+        workspace.delete(EXPERIMENTS, name, MISSING)
         if missing:
             reasons = _bad_pairs(workspace, manifest)
-            told = [{"name": each, "split": listed[each], "why": reasons.get(each, "")} for each in missing]
+            told = [{"name": each, "split": listed[each], "why": reasons.get(each, ABSENT)} for each in missing]
             workspace.write_json(told, EXPERIMENTS, name, MISSING)
             where = workspace.uri_of(EXPERIMENTS, name, MISSING)
             trouble.append(

@@ -38,7 +38,7 @@ def plot_png(results: Results) -> bytes:
         at = f"@{k}" if k else ""
         where = "within a modality" if within else "across modalities"
         better = "more" if known.higher_is_better else "less"
-        axes.set_title(f"{metric.replace('_', ' ')}{at}\n{where}; {better} is better", fontsize=9)
+        axes.set_title(f"{metric.replace('_', ' ').replace(' f1', ' F1')}{at}\n{where}; {better} is better", fontsize=9)
         axes.set_yticks(range(len(names)), names if place % wide == 0 else [""] * len(names), fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)  # the first row on top
         axes.tick_params(axis="x", labelsize=8)
@@ -63,7 +63,7 @@ def _draw(axes: object, results: Results, column: Column, number: int, offset: f
         height = place + offset
         values = row.values[column]
         if len(values) > 1:
-            axes.plot(values, [height] * len(values), ".", color=colour, alpha=0.35, markersize=3)  # type: ignore[attr-defined]
+            axes.plot(values, [height] * len(values), ".", color=colour, alpha=0.45, markersize=4)  # type: ignore[attr-defined]
         axes.errorbar(  # type: ignore[attr-defined]
             mean, height, xerr=row.spread(column) or 0, fmt=marker, color=colour, markersize=4.5, capsize=2.5,
             linewidth=1.2, label=label,

@@ -136,11 +136,11 @@ def _submit(
 def _task(trial: Trial, setting: Setting, prepared: Prepared | None, name: str, board: Any) -> str:
     """Run one trial in this process; the reason where it failed, else nothing."""
     torch.set_num_threads(trial.config.cpus_per_worker if trial.config else 1)
-    board.begin.remote(trial.key)
+    board.begin.remote(trial.key, os.getpid())
     try:
         if read_result(setting.workspace, name, trial.key) is None:  # a process that was cut off may have written it
             result = run_trial(trial, setting, prepared, lambda *epoch: board.epoch.remote(trial.key, *epoch))
-            write_result(setting.workspace, name, trial.key, {**result, "process": os.getpid()})
+            write_result(setting.workspace, name, trial.key, result)
     except SscmError as error:
         return f"{type(error).__name__.removesuffix('Error')} error: {error}"
     return ""
