@@ -9,6 +9,7 @@ PACKAGES = [
     "sscm.archive",
     "sscm.archive.sources",
     "sscm.evaluation",
+    "sscm.experiment",
     "sscm.index",
     "sscm.model",
     "sscm.training",
