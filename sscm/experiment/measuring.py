@@ -22,6 +22,7 @@ from sscm.evaluation.figures import Figure
 from sscm.evaluation.measure import measure, measure_chance
 from sscm.evaluation.protocols import Protocol
 from sscm.experiment.adapting import adapted
+from sscm.experiment.exact import exact
 from sscm.experiment.prepared import Prepared
 from sscm.experiment.spectral_trial import measure_rows, measure_spectrum
 from sscm.experiment.trials import FORMAT, Trial
@@ -171,6 +172,7 @@ def _bundle(
             raise TrainingError(f"{trial.title}: no training pairs were prepared")
         encoders = encoders.to("cuda" if config.gpu else "cpu").to(memory_format=torch.channels_last)
         history = train_in_memory(encoders, config, prepared, on_epoch)
+    seconds = time.monotonic() - started if trial.kind == "train" else 0.0
     bundle = make_bundle(
         f"{trial.kind}-{trial.key[:12]}",
         config=dataclasses.replace(config.model, weights=None),
@@ -181,7 +183,7 @@ def _bundle(
         simulated=manifest.simulated,
         record={},
     )
-    return bundle, history, time.monotonic() - started
+    return exact(bundle), history, seconds
 
 
 def _adapted(bundle: Bundle, setting: Setting, adapt: bool) -> Bundle:
