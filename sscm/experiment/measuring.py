@@ -90,13 +90,11 @@ def run_trial(trial: Trial, setting: Setting, prepared: Prepared | None, on_epoc
         evaluations = [
             {"adapt": adapt, **_measured(_adapted(bundle, setting, adapt), trial, setting)} for adapt in trial.adapt
         ]
+    elif trial.kind == "spectrum":
+        given = (setting.workspace, setting.manifest, setting.protocol, setting.pairs)
+        evaluations = [{"adapt": adapt, **_json(*measure_spectrum(*given, adapt))} for adapt in trial.adapt]
     else:
-        figures, notes = (
-            measure_spectrum(setting.workspace, setting.manifest, setting.protocol, setting.pairs)
-            if trial.kind == "spectrum"
-            else _chance(setting, trial.seed)
-        )
-        evaluations = [{"adapt": False, **_json(figures, notes)}]
+        evaluations = [{"adapt": False, **_json(*_chance(setting, trial.seed))}]
     return {
         "format": FORMAT,
         "key": trial.key,

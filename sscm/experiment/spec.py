@@ -25,6 +25,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import tomllib
@@ -75,9 +76,10 @@ class Baselines:
     chance: bool = True
     """A random order."""
     untrained: bool = True
-    """The runs' encoders, their weights as drawn, with and without adaptation as the runs have it."""
+    """The runs' encoders, their weights as drawn; adapted where the runs are."""
     spectrum: bool = True
-    """Means, deviations and histograms of a patch's bands, brought together by canonical correlation."""
+    """Means, deviations and histograms of a patch's bands, brought together by canonical correlation; adapted as well
+    where any run is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +182,8 @@ def _run(values: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> 
     differs = {key: value for key, value in values.items() if key not in ("name", "adapt")}
     fixed = sorted(set(merge(defaults, differs)) & set(FIXED))
     _require(not fixed, f"{where}: {', '.join(fixed)} cannot be set for a run; the experiment sets it for all")
+    known = [each.name for each in dataclasses.fields(TrainConfig) if each.name not in FIXED]
+    require_known(merge(defaults, differs), known, where)
     adapt = values.get("adapt", False)
     return build(
         Run,

@@ -29,7 +29,7 @@ _BATCH = 64
 
 
 def measure_spectrum(
-    workspace: Workspace, manifest: Manifest, protocol: Protocol, pairs: int | None
+    workspace: Workspace, manifest: Manifest, protocol: Protocol, pairs: int | None, adapt: bool = False
 ) -> tuple[list[Figure], list[str]]:
     """Figures of the mean-spectrum baseline in all directions.
 
@@ -38,6 +38,7 @@ def measure_spectrum(
         manifest: what it holds.
         protocol: which images ask, and which may answer.
         pairs: sample of training pairs to fit on; None for all.
+        adapt: standardise queries and archive by the images searched, as adapted encoders do, not by the training's.
 
     Returns:
         Figures and notes, as of :func:`~sscm.evaluation.measure.measure`.
@@ -53,6 +54,8 @@ def measure_spectrum(
         width = encoder.widths[name]
         both = [collection.vectors[name][:, :width].astype(np.float64) for collection in (queries, archive)]
         scaled[name] = standardise(train[name], *both)
+        if adapt:
+            scaled[name][1:] = standardise(both[1][archive.present[name]], *both)[1:]
     figures: list[Figure] = []
     notes: dict[str, None] = {}
 

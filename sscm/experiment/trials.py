@@ -83,10 +83,11 @@ def plan_trials(experiment: Experiment, manifest: Manifest) -> list[Trial]:
 
 def _baselines(experiment: Experiment, seed: int, first: bool) -> list[Trial]:
     found = []
+    adapt = tuple(sorted({each for run in experiment.runs for each in run.adapt}))
     if experiment.baselines.chance:
         found.append(Trial(row="chance", kind="chance", seed=seed))
     if experiment.baselines.spectrum and first:  # nothing in it is drawn: one seed is all
-        found.append(Trial(row="mean spectrum", kind="spectrum", seed=seed))
+        found.append(Trial(row="mean spectrum", kind="spectrum", seed=seed, adapt=adapt))
     if experiment.baselines.untrained:
         models = list(dict.fromkeys(run.config.model for run in experiment.runs))
         for model in models:

@@ -50,7 +50,8 @@ def test_nothing_is_trained_twice(archive, values, monkeypatch):
     assert len(once) == 5 and interrupted.items() <= once.items()
     assert results.missing == []
     assert [row.name for row in results.rows] == [
-        "NT-Xent", "joint", "joint, adapted", "untrained", "untrained, adapted", "mean spectrum", "chance",
+        "NT-Xent", "joint", "joint, adapted", "untrained", "untrained, adapted", "mean spectrum",
+        "mean spectrum, adapted", "chance",
     ]  # fmt: skip
 
     values["seeds"] = [0, 1]

@@ -58,6 +58,13 @@ def test_baselines_need_no_training_pairs(trials, setting, row):
     assert result["train_seconds"] == 0
 
 
+def test_an_adapted_spectrum_is_standardised_by_the_archive(trials, setting):
+    plain, changed = run_trial(trials["mean spectrum"], setting, None, nothing)["evaluations"]
+    assert (plain["adapt"], changed["adapt"]) == (False, True)
+    gap = [next(f["value"] for f in each["figures"] if f["metric"] == "modality_gap") for each in (plain, changed)]
+    assert gap[1] < gap[0]
+
+
 def test_too_few_pairs_for_a_batch(trials, setting):
     config = trials["joint"].config
     prepared = prepare(setting.workspace, setting.manifest, config.model, 8)

@@ -38,7 +38,7 @@ def test_a_source_and_expectations(values, monkeypatch):
         ({"runs": [{"name": "a"}, {"name": "a"}]}, "a name occurs twice"),
         ({"runs": [{"name": "a", "adapt": "yes"}]}, r"runs\[0\].adapt\[0\] = 'yes'; expected bool"),
         ({"runs": [{"name": "a", "seed": 3}]}, r"runs\[0\]: seed cannot be set for a run"),
-        ({"runs": [{"name": "a", "loss": {}}]}, r"runs\[0\]: unknown 'loss'"),
+        ({"runs": [{"name": "a", "loss": {}}]}, r"runs\[0\]: unknown 'loss'; known are epochs"),
         ({"runs": {"name": "a"}}, "runs is no list of tables"),
         ({"defaults": {"workers": 2}}, "workers cannot be set"),
         ({"defaults": 3}, r"defaults is no table"),
