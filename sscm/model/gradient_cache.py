@@ -20,7 +20,7 @@ Images = Mapping[str, Tensor]
 
 
 def cached_backward(
-    model: nn.Module, images: Images, loss_of: Callable[[dict[str, Tensor]], Losses], micro_batch: int
+    model: nn.Module, images: Images, loss_of: Callable[[Mapping[str, Tensor]], Losses], micro_batch: int
 ) -> Losses:
     """Add the gradient of a loss over the whole batch to the parameters' ``grad``, some rows in memory at a time.
 
@@ -31,7 +31,7 @@ def cached_backward(
 
     Args:
         model: images → modality → projections float [n, d]; DistributedDataParallel talks once, at the last
-            micro-batch, so workers may have different numbers of them.
+            micro-batch, so workers may have different numbers of them; but all must cache, or none.
         images: modality → float [n, bands, size, size], n at least 1.
         loss_of: modality → projections [n, d] to losses; may talk to other workers.
         micro_batch: rows projected at a time.

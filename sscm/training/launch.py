@@ -21,7 +21,8 @@ from sscm.model.bundle import CONFIG, Bundle, load_bundle
 from sscm.model.encoders import make_backbone
 from sscm.polling import polling
 from sscm.progress import progress
-from sscm.training.loop import WorkerJob, train_worker
+from sscm.training.job import WorkerJob
+from sscm.training.loop import NON_FINITE, train_worker
 from sscm.training.progress import BoardFollower, TrainingBoard, print_epoch
 from sscm.workspace import MODELS, RUNS, Workspace, open_workspace
 
@@ -42,7 +43,8 @@ def train(config: TrainConfig) -> Bundle:
     Raises:
         ConfigError: the name is in use; a resumed run's settings differ; or the cluster is too small.
         ManifestError: there is no archive.
-        TrainingError: it failed more often than ``max_failures``; the message names the cause.
+        TrainingError: it failed more often than ``max_failures``, or its loss became NaN or infinite; the message names
+            the cause.
     """
     workspace = open_workspace(config.workspace)
     manifest = read_manifest(workspace)
@@ -114,6 +116,7 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
             **_storage(job.workspace),
         ),
     )
+    job.workspace.delete(RUNS, job.name, NON_FINITE)  # of a run that is resumed
     try:
         trainer.fit()
     except Exception as error:
@@ -121,6 +124,13 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
             f"run {job.name} of {manifest.rows_by_split['train']} pairs failed: {_cause(error)}; once that is mended, "
             f"go on from its last checkpoint with --resume --name {job.name}"
         ) from error
+    if job.workspace.exists(RUNS, job.name, NON_FINITE):
+        bad = job.workspace.read_json(RUNS, job.name, NON_FINITE)
+        where = job.workspace.uri_of(RUNS, job.name, NON_FINITE)
+        raise TrainingError(
+            f"run {job.name} stopped: the loss of step {bad['step']} is not finite; {where} names its batch's "
+            f"{len(bad['pair_ids'])} pairs: look at them, or train under another --name with a smaller --lr"
+        )
 
 
 def _storage(workspace: Workspace) -> dict[str, Any]:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,59 +16,44 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sscm.archive.manifest import Manifest
-from sscm.archive.schema import decode_group
-from sscm.archive.stream import Batch, Piece, StreamPlan, pieces_of, read_pieces, stream_batches, stream_columns
-from sscm.config import TrainConfig
-from sscm.errors import TrainingError
-from sscm.evaluation.metrics import partner_ranks, recall_at
+from sscm.archive.stream import Batch, StreamPlan, stream_batches
+from sscm.errors import NonFiniteLossError
 from sscm.model.bundle import make_bundle, make_encoders, save_bundle
 from sscm.model.encoders import Encoder, as_tensor
 from sscm.model.weights import load_backbone_weights
+from sscm.training.checkpoint import LOSSES, report, restore
+from sscm.training.job import WorkerJob
 from sscm.training.step import PairEncoders, TrainingStep, learning_rate
-from sscm.workspace import RUNS, Workspace
+from sscm.training.validate import validate
+from sscm.workspace import RUNS
 
-VALIDATION_PAIRS = 1000
-"""Most pairs of the validation split that are embedded after each epoch."""
-METRICS = "metrics.json"
-STATE = "state.pt"
-_LOSSES = ("loss", "mim", "mde", "isp")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerJob:
-    """All that a worker is given.
-
-    Args:
-        workspace: where archive, runs and models are.
-        manifest: the archive.
-        config: settings; ``name`` is set.
-        board: handle of a :class:`~sscm.training.progress.TrainingBoard`, or None.
-    """
-
-    workspace: Workspace
-    manifest: Manifest
-    config: TrainConfig
-    board: Any = None
-
-    @property
-    def name(self) -> str:
-        """Name of the run."""
-        if self.config.name is None:
-            raise TrainingError("a run without a name reached a worker; launch names it")
-        return self.config.name
+NON_FINITE = "non_finite_batch.json"
+"""Beside a run's metrics: the step whose loss was not finite, and the pairs of its batch."""
 
 
 def train_worker(settings: Mapping[str, Any]) -> None:
     """Body of every Ray Train worker.
 
+    A loss that is not finite ends it without a bundle: the pairs of that batch are written down, and whoever launched
+    the run finds them. It is not raised, since Ray Train would start the workers again, and they would come to the
+    same step.
+
     Args:
         settings: ``{"job": WorkerJob}``.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the run's checkpoint is of other bands or another architecture.
     """
     job: WorkerJob = settings["job"]
+    try:
+        _train(job)
+    except NonFiniteLossError as error:  # on every worker at the same step
+        if ray.train.get_context().get_world_rank() == 0:
+            found = {"step": error.step, "pair_ids": list(error.pair_ids)}
+            job.workspace.write_json(found, RUNS, job.name, NON_FINITE)
+
+
+def _train(job: WorkerJob) -> None:
     config = job.config
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -94,13 +76,13 @@ def train_worker(settings: Mapping[str, Any]) -> None:
     if workers > 1:
         model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
     train_step = TrainingStep(encoders, config, total_steps, model)
-    history = _restore(job, encoders, train_step, device)
+    history = restore(job, encoders, train_step, device)
     epochs = range(len(history), config.epochs)
     stream = stream_batches(job.workspace, job.manifest, plan, rank, epochs)
     started = time.monotonic()
     for epoch, batches in zip(epochs, stream, strict=True):
         begun = time.monotonic()
-        sums = torch.zeros(len(_LOSSES), device=device)
+        sums = torch.zeros(len(LOSSES), device=device)
         waited = 0.0
         skipped = train_step.skipped
         generator = _generator(config.seed, epoch, rank)
@@ -116,7 +98,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
         seconds = time.monotonic() - begun
         metrics = {
             "epoch": epoch + 1,
-            **dict(zip(_LOSSES, means, strict=True)),
+            **dict(zip(LOSSES, means, strict=True)),
             "lr": learning_rate((epoch + 1) * plan.steps_per_epoch - 1, total_steps, config),
             "skipped_pairs": _sum_over_workers(torch.tensor(train_step.skipped - skipped, device=device)),
             "pairs_per_s": plan.steps_per_epoch * config.batch_size / seconds,
@@ -126,7 +108,7 @@ def train_worker(settings: Mapping[str, Any]) -> None:
             "validation": validate(encoders, job, rank, workers),
         }
         history.append(metrics)
-        _report(job, rank, encoders, train_step, history)
+        report(job, rank, encoders, train_step, history)
     if rank == 0:
         save_bundle(
             job.workspace,
@@ -150,47 +132,6 @@ def train_worker(settings: Mapping[str, Any]) -> None:
         )
 
 
-@torch.inference_mode()
-def validate(encoders: nn.ModuleDict, job: WorkerJob, rank: int, workers: int) -> dict[str, dict[str, float]]:
-    """Partner recall between modalities on the first pairs of the validation split; every worker embeds its share.
-
-    Returns:
-        ``<query>-><target>`` → ``recall@1``, ``recall@5``, ``recall@10``, ``median_rank``, ``pairs``; empty where the
-        archive has no validation split.
-    """
-    shards = [shard for shard in job.manifest.shards if shard.split == "validation"]
-    pieces: Sequence[Piece] = pieces_of(shards)
-    before = itertools.accumulate((piece.rows for piece in pieces), initial=0)
-    pieces = [piece for piece, start in zip(pieces, before, strict=False) if start < VALIDATION_PAIRS]
-    if not pieces:
-        return {}
-    encoders.eval()
-    names = [m.name for m in job.manifest.modalities]
-    mine: dict[str, list[Any]] = {name: [] for name in names}
-    for piece in pieces[rank::workers]:
-        table = read_pieces(job.workspace, [piece], stream_columns(job.manifest.modalities)).drop_null()
-        for m in job.manifest.modalities:
-            groups = {g.name: as_tensor(decode_group(table[g.name], g)) for g in m.groups}
-            pixels = _encoder(encoders, m.name).prepare(groups)
-            pixels = pixels.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
-                mine[m.name].append(encoders[m.name](pixels).float().cpu().numpy())
-    everyone: list[Any] = [mine]
-    if workers > 1:
-        everyone = [None] * workers
-        dist.all_gather_object(everyone, mine)
-    joined = {name: np.concatenate([part for worker in everyone for part in worker[name]]) for name in names}
-    result = {}
-    for query, target in itertools.permutations(names, 2):
-        ranks = partner_ranks(joined[query], joined[target])
-        result[f"{query}->{target}"] = {
-            **{f"recall@{k}": recall_at(ranks, k) for k in (1, 5, 10)},
-            "median_rank": float(np.median(ranks)),
-            "pairs": float(len(ranks)),
-        }
-    return result
-
-
 def _prepared(encoder: Encoder, batch: Batch) -> Tensor:
     """A batch's images of one modality, normalised; those with a pixel that is not finite are NaN all over.
 
@@ -205,76 +146,6 @@ def _prepared(encoder: Encoder, batch: Batch) -> Tensor:
     if bad.any():
         pixels[torch.from_numpy(bad).to(pixels.device)] = torch.nan
     return pixels
-
-
-def _report(
-    job: WorkerJob, rank: int, encoders: nn.ModuleDict, train_step: TrainingStep, history: list[dict[str, Any]]
-) -> None:
-    """Checkpoint and metrics of an epoch, by the first worker; all workers must call it."""
-    flat = {"epoch": history[-1]["epoch"], **{name: history[-1][name] for name in _LOSSES}}
-    if rank != 0:
-        ray.train.report(flat)
-        return
-    folder = tempfile.mkdtemp(prefix="sscm-checkpoint-")
-    state = {
-        "trained": _trained(job),
-        "encoders": encoders.state_dict(),
-        "step": train_step.state_dict(),
-        "history": history,
-    }
-    torch.save(state, Path(folder) / STATE)
-    ray.train.report(
-        flat, checkpoint=ray.train.Checkpoint.from_directory(folder), delete_local_checkpoint_after_upload=True
-    )
-    job.workspace.write_json(history, RUNS, job.name, METRICS)
-    if job.board is not None:
-        job.board.add_epoch.remote(history[-1])
-
-
-def _restore(
-    job: WorkerJob, encoders: nn.ModuleDict, train_step: TrainingStep, device: torch.device
-) -> list[dict[str, Any]]:
-    """Load the run's last checkpoint, if there is one; the history of the epochs that it holds.
-
-    Raises:
-        TrainingError: it is of other bands or of another architecture; both are named.
-    """
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return []
-    with checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / STATE, map_location=device, weights_only=True)
-    require_same(state["trained"], _trained(job), f"the checkpoint of run {job.name}")
-    encoders.load_state_dict(state["encoders"])
-    train_step.load_state_dict(state["step"])
-    history: list[dict[str, Any]] = state["history"]
-    return history
-
-
-def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
-    """Check that a checkpoint is of the bands and the architecture that are trained now.
-
-    Raises:
-        TrainingError: it is not; what it has and what would be right are named.
-    """
-    differ = [key for key in wanted if found.get(key) != wanted[key]]
-    if differ:
-        listed = "; ".join(f"{key}: {found.get(key)} there, {wanted[key]} now" for key in differ)
-        raise TrainingError(
-            f"{where} is of other bands or another architecture ({listed}); restore what it was trained on, "
-            "or choose another --name"
-        )
-
-
-def _trained(job: WorkerJob) -> dict[str, Any]:
-    """What weights fit to: bands by modality, and the architecture."""
-    model = job.config.model
-    return {
-        "bands": {m.name: list(m.band_names) for m in job.manifest.modalities},
-        "backbone": model.backbone,
-        "dimension": model.dimension,
-        "image_size": model.image_size,
-    }
 
 
 def _mean_over_workers(values: Tensor) -> Tensor:

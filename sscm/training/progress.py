@@ -66,6 +66,7 @@ def epoch_line(metrics: Mapping[str, Any], epochs: int) -> str:
     return (
         f"epoch {metrics['epoch']:3d}/{epochs}  loss {metrics['loss']:7.4f}  mim {metrics['mim']:.4f}  "
         f"mde {metrics['mde']:.4f}  isp {metrics['isp']:+.4f}  {metrics['pairs_per_s']:6,.0f} pairs/s"
+        + (f"  {metrics['skipped_pairs']} pairs skipped: not finite" if metrics.get("skipped_pairs") else "")
         + (f"  partner recall@10 {recall}" if recall else "")
     )
 

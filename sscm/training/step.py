@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,13 +102,14 @@ class TrainingStep:
         objective = self.config.objective
         scale = float(step >= objective.isp_warmup * self.total_steps)
 
-        def loss_of(projections: dict[str, Tensor]) -> Losses:
+        def loss_of(projections: Mapping[str, Tensor]) -> Losses:
+            projections = {name: rows[: len(ids)] for name, rows in projections.items()}
             return joint_loss(projections, objective, scale, layout=layout, step=step, queue=self.queue, keys=keys)
 
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.total_steps, self.config)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(images, len(ids), loss_of)
+        losses = self._backward(images, layout, loss_of)
         self._last_is_bad = (~torch.isfinite(losses.total.detach())).to(torch.int64)
         self.optimizer.step()
         return losses
@@ -147,15 +148,16 @@ class TrainingStep:
             raise NonFiniteLossError(step, [pair_id for part in everyone for pair_id in part])
         return Layout(tuple(count for count, _ in told), dist.get_rank() if distributed() else 0)
 
-    def _backward(self, images: Mapping[str, Tensor], rows: int, loss_of: Any) -> Losses:
-        enough = rows >= 2
-        self.encoders.train(enough)
-        if enough and self.config.micro_batch is not None and rows > self.config.micro_batch:
-            return cached_backward(self.model, images, loss_of, self.config.micro_batch)
-        if rows == 0:  # the others wait for this worker's part of every collective: it gives gradients of nothing
+    def _backward(
+        self, images: Mapping[str, Tensor], layout: Layout, loss_of: Callable[[Mapping[str, Tensor]], Losses]
+    ) -> Losses:
+        self.encoders.train(layout.own_count >= 2)
+        if layout.own_count == 0:  # the others wait for this worker's part of every collective: it adds nothing
             images = {name: pixels.new_zeros((1, *pixels.shape[1:])) for name, pixels in images.items()}
-        projections = self.model(images)
-        losses: Losses = loss_of({name: projected[:rows] for name, projected in projections.items()})
+        # All or none cache: the two ways talk to other workers in unlike order.
+        if self.config.micro_batch is not None and max(layout.counts) > self.config.micro_batch:
+            return cached_backward(self.model, images, loss_of, self.config.micro_batch)
+        losses = loss_of(self.model(images))
         losses.total.backward()  # type: ignore[no-untyped-call]
         return losses
 

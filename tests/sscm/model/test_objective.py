@@ -181,8 +181,9 @@ class Toy(nn.Module):
 
 
 def spread_and_recall(objective):
-    """Of 64 pairs of small noisy images after 200 steps: variance of the embeddings times its effective number of
-    dimensions (1 × 8 at best, 0 where all are one point), and partner recall@1, by chance 1/64.
+    """How spread the embeddings of 64 pairs of small noisy images are after 200 steps, and partner recall@1.
+
+    Spread is variance times effective number of dimensions: 1 × 8 at best, 0 where all are one point. Chance is 1/64.
     """
     torch.manual_seed(0)
     ground = torch.randn(64, 1, 8, 8)
