@@ -88,7 +88,7 @@ def _train(job: WorkerJob) -> None:
         generator = _generator(config.seed, epoch, rank)
         for step, (batch, wait) in enumerate(_timed(batches), epoch * plan.steps_per_epoch):
             waited += wait
-            images = {m.name: _prepared(_encoder(encoders, m.name), batch) for m in job.manifest.modalities}
+            images = {m.name: prepared_images(_encoder(encoders, m.name), batch) for m in job.manifest.modalities}
             losses = train_step(images, batch["pair_id"].tolist(), step, generator)
             sums += losses.detached()
             if rank == 0 and job.board is not None:
@@ -132,7 +132,7 @@ def _train(job: WorkerJob) -> None:
         )
 
 
-def _prepared(encoder: Encoder, batch: Batch) -> Tensor:
+def prepared_images(encoder: Encoder, batch: Batch) -> Tensor:
     """A batch's images of one modality, normalised; those with a pixel that is not finite are NaN all over.
 
     Looked for in the native pixels, since normalising clips infinity to something finite.
