@@ -1,13 +1,20 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sscm.config import TrainConfig
+from sscm.archive.statistics import BandStatistics
+from sscm.config import ModelConfig, TrainConfig
+from sscm.errors import TrainingError
+from sscm.model.bundle import make_encoders
+from sscm.sensors import sentinel1, sentinel2
+from sscm.training.checkpoint import require_same
+from sscm.training.loop import prepared_images
 from sscm.training.progress import epoch_line
-from sscm.training.step import learning_rate, parameter_groups
+from sscm.training.step import finite_rows, learning_rate, parameter_groups
 
 
 def test_learning_rate_rises_then_falls_by_a_cosine():
@@ -28,8 +35,31 @@ def test_gains_and_biases_do_not_decay():
     torch.optim.AdamW([decayed, plain], lr=1.0)
 
 
+def test_an_image_with_infinity_or_nan_in_it_is_marked_before_normalising_hides_it():
+    modalities = (sentinel1(24), sentinel2(24))
+    standard = BandStatistics(count=2, mean=0.0, m2=2.0, minimum=-1.0, maximum=1.0)
+    statistics = {f"{m.name}/{band}": standard for m in modalities for band in m.band_names}
+    encoders = make_encoders(modalities, statistics, ModelConfig(backbone="resnet10t", dimension=4, image_size=32))
+    batch = {g.name: np.ones((4, *g.shape), g.numpy_dtype) for m in modalities for g in m.groups}
+    batch["s1"][1, 0, 3, 3] = np.inf
+    batch["s1"][2, 1, 0, 0] = np.nan
+    prepared = {name: prepared_images(encoder, batch) for name, encoder in encoders.items()}
+    assert finite_rows(prepared).tolist() == [True, False, False, True]
+    assert prepared["s1"][1].isnan().all() and prepared["s2"].isfinite().all()
+
+
+def test_a_checkpoint_of_other_bands_or_another_architecture_names_both():
+    then = {"bands": {"s1": ["VV", "VH"]}, "backbone": "resnet18"}
+    require_same(then, dict(then), "checkpoint")
+    with pytest.raises(TrainingError, match=r"\['VV', 'VH'\]} there, {'s1': \['VV'\]} now"):
+        require_same(then, {**then, "bands": {"s1": ["VV"]}}, "checkpoint")
+    with pytest.raises(TrainingError, match="checkpoint is of .*backbone: resnet18 there, resnet50 now"):
+        require_same(then, {**then, "backbone": "resnet50"}, "checkpoint")
+
+
 def test_an_epoch_reads_as_one_line():
     metrics = {"epoch": 3, "loss": 1.5, "mim": 1.25, "mde": 0.25, "isp": -0.5, "pairs_per_s": 1234.0}
     line = epoch_line({**metrics, "validation": {"s1->s2": {"recall@10": 0.5}}}, 10)
-    assert "\n" not in line
+    assert "\n" not in line and "skipped" not in line
+    assert "3 pairs skipped" in epoch_line({**metrics, "skipped_pairs": 3}, 10)
     assert "3/10" in line and "1,234 pairs/s" in line and "s1->s2 0.500" in line

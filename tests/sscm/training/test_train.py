@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sscm.config import ModelConfig, TrainConfig
-from sscm.errors import ConfigError, ManifestError
+from sscm.errors import ConfigError, ManifestError, TrainingError
 from sscm.model.bundle import load_bundle
 from sscm.training.launch import require_resources, train
 
@@ -25,7 +25,7 @@ def test_two_workers_train_stop_and_go_on(archive):
     assert [metrics["epoch"] for metrics in history] == [1, 2]
     assert archive.read_json("runs", "run", "metrics.json") == history
     for metrics in history:
-        assert metrics["workers"] == 2
+        assert metrics["workers"] == 2 and metrics["skipped_pairs"] == 0
         assert np.isfinite([metrics[name] for name in ("loss", "mim", "mde", "isp", "pairs_per_s")]).all()
         assert set(metrics["validation"]) == {"s1->s2", "s2->s1"}
         assert metrics["validation"]["s1->s2"]["pairs"] == 32
@@ -45,6 +45,16 @@ def test_two_workers_train_stop_and_go_on(archive):
     for modality in bundle.modalities:
         groups = {g.name: np.ones((2, *g.shape), g.numpy_dtype) for g in modality.groups}
         assert np.allclose(again.encode(modality.name, groups), bundle.encode(modality.name, groups), atol=1e-5)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_loss_gone_non_finite_ends_the_run_at_once_and_names_the_pairs(archive):
+    with pytest.raises(TrainingError, match=r"run run stopped: the loss of step 1 .*non_finite_batch\.json"):
+        train(config_of(archive, lr=1e30, warmup=0.0, batch_size=16))
+    found = archive.read_json("runs", "run", "non_finite_batch.json")
+    assert found["step"] == 1 and len(set(found["pair_ids"])) == 16
+    assert all(pair_id.startswith("pair_") for pair_id in found["pair_ids"])
+    assert not archive.exists("models")
 
 
 @pytest.mark.usefixtures("ray_session")
