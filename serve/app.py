@@ -37,8 +37,9 @@ from serve.gateway import Gateway, Served
 from serve.shard import IndexShard, deal
 from sscm.config import ServeConfig
 from sscm.errors import ConfigError, GenerationError, ServiceError
-from sscm.index.generation import read_generation
-from sscm.model.bundle import Bundle, load_bundle
+from sscm.index.encoders import load_encoders
+from sscm.index.generation import Generation, read_generation
+from sscm.model.bundle import Bundle
 from sscm.runtime import ray_session
 from sscm.workspace import open_workspace
 
@@ -66,16 +67,12 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
         ConfigError: a setting is unknown or cannot work.
         GenerationError: the workspace has no index, an empty one, or one of another model than the workspace's.
         BundleError: the model of the index is not there.
+        IntegrityError: the model, or what adapts it to the archive, is not what was written.
     """
     settings = config if isinstance(config, ServeConfig) else _config_of(config)
     workspace = open_workspace(settings.workspace)
     generation = read_generation(workspace)
-    bundle = load_bundle(workspace, generation.bundle)
-    if bundle.fingerprint != generation.fingerprint:
-        raise GenerationError(
-            f"model {bundle.name} has fingerprint {bundle.fingerprint[:12]}, index generation {generation.number} was "
-            f"made with {generation.fingerprint[:12]}; build the index anew with `sscm index`"
-        )
+    bundle = load_encoders(workspace, generation)
     slices = deal([(segment.name, segment.rows) for segment in generation.segments], settings.shards)
     if not any(slices):
         raise GenerationError(
@@ -85,7 +82,7 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
     titles = {modality.name: modality.title for modality in modalities}
     encoders = {
         name: _deployment(Encoder, f"encoder-{name}", settings.threads).bind(
-            workspace, bundle.name, bundle.fingerprint, name, settings.threads
+            workspace, generation.number, name, settings.threads
         )
         for name in titles
     }
@@ -101,7 +98,7 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
         created=generation.created,
         modalities=modalities,
         dimension=generation.dimension,
-        model=_about(bundle),
+        model=_about(bundle, generation),
         simulated=generation.simulated,
         shard_rows=tuple(sum(part.stop - part.start for part in parts) for parts in slices),
     )
@@ -248,7 +245,8 @@ def _deployment(of: type, name: str, threads: int, replicas: int = 1) -> serve.D
     )(of)
 
 
-def _about(bundle: Bundle) -> dict[str, Any]:
+def _about(bundle: Bundle, generation: Generation) -> dict[str, Any]:
+    adapted = generation.adaptation
     return {
         "name": bundle.name,
         "fingerprint": bundle.fingerprint,
@@ -258,6 +256,7 @@ def _about(bundle: Bundle) -> dict[str, Any]:
         "simulated": bundle.simulated,
         "created": bundle.created,
         "code_version": bundle.code_version,
+        "adaptation": adapted and {"fingerprint": adapted.fingerprint, "images": dict(adapted.images)},
     }
 
 

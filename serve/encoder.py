@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from serve.batcher import Batcher
-from sscm.errors import GenerationError
-from sscm.model.bundle import load_bundle
+from sscm.index.encoders import load_encoders
+from sscm.index.generation import read_generation
 from sscm.workspace import Workspace
 
 Groups = Mapping[str, npt.NDArray[Any]]
@@ -24,28 +24,24 @@ MAX_BATCH = 32
 
 
 class Encoder:
-    """Embeds images of one modality; holds no other modality's weights.
+    """Embeds images of one modality as those of an index generation were; holds no other modality's weights.
 
     Args:
-        workspace: where the models are.
-        model: name of the bundle.
-        fingerprint: what the bundle must be, so that queries and index are of one model.
+        workspace: where models and index are.
+        generation: number of the generation; its model, adapted to its archive, embeds the queries.
         modality: the modality.
         threads: CPU threads; ``OMP_NUM_THREADS`` must say the same when the process starts, since thread counts set
             later do not reach the batch thread.
 
     Raises:
-        GenerationError: the bundle is not the one that the index was made with.
+        GenerationError: there is no such generation, or its model is another one now.
+        BundleError: the model is not there, or has no encoder for the modality.
+        IntegrityError: a file is not what the manifests say.
     """
 
-    def __init__(self, workspace: Workspace, model: str, fingerprint: str, modality: str, threads: int) -> None:
+    def __init__(self, workspace: Workspace, generation: int, modality: str, threads: int) -> None:
         torch.set_num_threads(threads)
-        bundle = load_bundle(workspace, model)
-        if bundle.fingerprint != fingerprint:
-            raise GenerationError(
-                f"model {model} has fingerprint {bundle.fingerprint[:12]}, the index was made with {fingerprint[:12]}; "
-                "build the index anew with `sscm index`"
-            )
+        bundle = load_encoders(workspace, read_generation(workspace, generation))
         encoders = nn.ModuleDict({modality: bundle.encoder(modality)})
         self._bundle = dataclasses.replace(bundle, encoders=encoders)
         self._modality = bundle.modality(modality)

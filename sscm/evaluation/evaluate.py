@@ -15,8 +15,10 @@ from sscm.evaluation.gallery import gallery_rows, write_gallery_png
 from sscm.evaluation.measure import Collection, measure, measure_chance
 from sscm.evaluation.protocols import Protocol
 from sscm.evaluation.report import write_report
-from sscm.index.embed import embed_shards
+from sscm.index.adapt import draw_sample, run_adaptation
+from sscm.index.embed import embed_shards, embedding_session
 from sscm.index.generation import Generation, open_segments, read_generation
+from sscm.model.adaptation import adapt
 from sscm.model.bundle import Bundle, load_bundle, untrained
 from sscm.progress import progress
 from sscm.version import code_version
@@ -62,8 +64,10 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     images = collect(parts, splits, names)
     queries, archive = images[config.query_split], images[config.archive_split]
     figures, notes = measure(queries, archive, names, protocol, "trained")
+    if generation.adaptation is not None:
+        notes.append(f"encoders adapted, without labels, to {generation.adaptation.pairs:,} pairs of the index")
     if config.untrained:
-        bare = _untrained(workspace, bundle, images, config.seed)
+        bare = _untrained(workspace, generation, bundle, images, config.seed)
         figures += measure(bare[config.query_split], bare[config.archive_split], names, protocol, "untrained")[0]
     figures += measure_chance(queries, archive, names, protocol, config.seed)
     evaluation = Evaluation(
@@ -107,17 +111,28 @@ def require_same_bundle(generation: Generation, bundle: Bundle) -> None:
 
 
 def _untrained(
-    workspace: Workspace, bundle: Bundle, images: Mapping[str, Collection], seed: int
+    workspace: Workspace, generation: Generation, bundle: Bundle, images: Mapping[str, Collection], seed: int
 ) -> dict[str, Collection]:
-    """The same images, embedded by encoders that were never trained."""
-    shards = [shard for shard in read_manifest(workspace).shards if shard.split in images]
+    """The same images, embedded by encoders that were never trained.
+
+    Where the index's encoders are adapted to its archive, these are too, on the same pairs: what training gained is
+    then the difference.
+    """
+    manifest = read_manifest(workspace)
+    shards = [shard for shard in manifest.shards if shard.split in images]
     config = IndexConfig(workspace=workspace.uri)
     fresh = untrained(bundle, seed)
-    with progress("embed untrained", sum(shard.rows for shard in shards)) as advance:
-        parts = [
-            Part(rows=shard.rows, vectors=shard.vectors)
-            for shard in embed_shards(workspace, fresh, shards, config, progress=advance)
-        ]
+    with embedding_session(config):
+        if generation.adaptation is not None:
+            indexed = [shard for shard in manifest.shards if shard.file in generation.sources]
+            sample = draw_sample(indexed, generation.adaptation.most, generation.adaptation.seed)
+            if sample is not None:
+                fresh = adapt(fresh, run_adaptation(workspace, fresh, sample, config))
+        with progress("embed untrained", sum(shard.rows for shard in shards)) as advance:
+            parts = [
+                Part(rows=shard.rows, vectors=shard.vectors)
+                for shard in embed_shards(workspace, fresh, shards, config, progress=advance)
+            ]
     names = [m.name for m in bundle.modalities]
     return {split: with_vectors(collection, parts, names) for split, collection in images.items()}
 

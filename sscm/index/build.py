@@ -1,11 +1,13 @@
-"""Building an index: embed what is missing, gather it into segments, commit a generation.
+"""Building an index: adapt the encoders, embed what is missing, gather it into segments, commit a generation.
 
-Each embedded shard is staged as a file of its own, named by model and content. A build that was killed is run again
-with the same command: it embeds the shards that are not staged, and ends as if it had never stopped.
+What adapts the encoders is staged first, then each embedded shard as a file of its own, named by model, adaptation and
+content. A build that was killed is run again with the same command: it goes on with the adaptation that is staged,
+embeds the shards that are not, and ends as if it had never stopped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,10 +18,12 @@ import pyarrow as pa
 
 from sscm.archive.manifest import Manifest, Shard, read_manifest
 from sscm.config import IndexConfig
-from sscm.errors import ConflictError, IntegrityError, WorkspaceError
-from sscm.index.embed import EmbeddedShard, run_embedding
+from sscm.errors import ConfigError, ConflictError, IntegrityError, WorkspaceError
+from sscm.index.adapt import Sample, draw_sample, run_adaptation, write_adaptation
+from sscm.index.embed import EmbeddedShard, embedding_session, run_embedding
 from sscm.index.generation import Generation, SegmentInfo, commit, read_generation, settle
 from sscm.index.segment import SEGMENTS, write_segment
+from sscm.model.adaptation import MIN_IMAGES, Adaptation, adapt
 from sscm.model.bundle import Bundle, load_bundle
 from sscm.progress import progress
 from sscm.version import code_version
@@ -34,13 +38,14 @@ def build_index(config: IndexConfig) -> Generation:
     """Embed a workspace's archive with a model and commit it as the next index generation.
 
     Args:
-        config: workspace, model, actors.
+        config: workspace, model, splits, adaptation, actors.
 
     Returns:
-        The generation. One that this model and these shards made before is returned as it is.
+        The generation. One that this model, adapted alike, and these shards made before is returned as it is.
 
     Raises:
         ManifestError: there is no archive.
+        ConfigError: the archive has no pairs of these splits.
         BundleError: there is no such model.
         BandMismatchError: the archive's bands are not the model's.
         IntegrityError: a shard is not what the manifest says.
@@ -52,42 +57,62 @@ def build_index(config: IndexConfig) -> Generation:
     manifest = read_manifest(workspace)
     bundle = load_bundle(workspace, config.model)
     bundle.require_bands_of(manifest, workspace.uri_of(ARCHIVE))
+    shards = _shards(manifest, config.splits)
+    sample = draw_sample(shards) if config.adapt else None
     base = settle(workspace)
-    staging = bundle.fingerprint[:12]
     present = read_generation(workspace, base) if base else None
-    if present is not None and _is_up_to_date(workspace, present, bundle, manifest):
+    if present is not None and _is_up_to_date(workspace, present, bundle, shards, sample):
         print(
             f"index: generation {base} already holds these {present.rows:,} pairs, embedded by {bundle.name}",
             file=sys.stderr,
         )
     else:
         try:
-            present = _build(workspace, bundle, manifest, config, staging, base + 1)
+            present = _build(workspace, bundle, shards, sample, manifest.simulated, config, base + 1)
         except WorkspaceError as error:
             newest = settle(workspace)
             if newest == base or isinstance(error, ConflictError):
                 raise
             # The other build has deleted what both had staged.
             raise ConflictError(f"generation {newest} was committed meanwhile; run the same command again") from error
-    workspace.delete(INDEX, STAGING, staging)
+    for name in workspace.names(INDEX, STAGING):
+        if name.startswith(_prefix(bundle, sample)):
+            workspace.delete(INDEX, STAGING, name)
     return present
 
 
 def _build(
-    workspace: Workspace, bundle: Bundle, manifest: Manifest, config: IndexConfig, staging: str, number: int
+    workspace: Workspace,
+    bundle: Bundle,
+    shards: Sequence[Shard],
+    sample: Sample | None,
+    simulated: bool,
+    config: IndexConfig,
+    number: int,
 ) -> Generation:
-    paths = {shard.file: (INDEX, STAGING, staging, _part_name(shard)) for shard in manifest.shards}
-    with progress("index", manifest.rows) as advance:
-        missing = []
-        for shard, done in _staged(workspace, manifest.shards, staging):
-            if done:
-                advance(shard.rows)
-            else:
-                missing.append(shard)
-        for row in run_embedding(workspace, bundle, missing, config, paths):
-            advance(row["rows"])
+    rows = sum(shard.rows for shard in shards)
+    with contextlib.ExitStack() as session:
+        adaptation = _staged_adaptation(workspace, bundle, sample)
+        if sample is not None and adaptation is None:
+            session.enter_context(embedding_session(config))  # one for both: it takes seconds to start
+            adaptation = run_adaptation(workspace, bundle, sample, config)
+            workspace.write_bytes(adaptation.to_bytes(), INDEX, STAGING, _adaptation_name(bundle, sample))
+        _tell(bundle, adaptation, config, rows)
+        encoders = bundle if adaptation is None else adapt(bundle, adaptation)
+        staging = _prefix(bundle, sample) + ("" if adaptation is None else f"-{adaptation.fingerprint[:12]}")
+        paths = {shard.file: (INDEX, STAGING, staging, _part_name(shard)) for shard in shards}
+        with progress("index", rows) as advance:
+            missing = []
+            for shard, done in _staged(workspace, shards, staging):
+                if done:
+                    advance(shard.rows)
+                else:
+                    missing.append(shard)
+            for row in run_embedding(workspace, encoders, missing, config, paths):
+                advance(row["rows"])
     names = tuple(modality.name for modality in bundle.modalities)
-    segments = tuple(_segment(workspace, shards, staging, names) for shards in _gathered(manifest.shards, SEGMENT_ROWS))
+    segments = tuple(_segment(workspace, group, staging, names) for group in _gathered(shards, SEGMENT_ROWS))
+    adapted = None if adaptation is None or sample is None else write_adaptation(workspace, adaptation, sample)
     generation = Generation(
         number=number,
         segments=segments,
@@ -95,23 +120,77 @@ def _build(
         dimension=bundle.dimension,
         bundle=bundle.name,
         fingerprint=bundle.fingerprint,
-        simulated=manifest.simulated,
+        simulated=simulated,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         code_version=code_version(),
+        adaptation=adapted,
     )
     commit(workspace, generation)
     _sweep(workspace, segments)
     return generation
 
 
-def _is_up_to_date(workspace: Workspace, generation: Generation, bundle: Bundle, manifest: Manifest) -> bool:
-    """Whether a generation is of this model and archive, and none of its files is missing or cut short."""
+def _shards(manifest: Manifest, splits: Sequence[str]) -> tuple[Shard, ...]:
+    """Shards of the splits that are to be indexed, in the archive's order."""
+    shards = tuple(shard for shard in manifest.shards if shard.split in splits)
+    if manifest.shards and not shards:
+        raise ConfigError(f"the archive has no pairs of splits {list(splits)}; it has {manifest.rows_by_split}")
+    return shards
+
+
+def _prefix(bundle: Bundle, sample: Sample | None) -> str:
+    """How all that a build stages is named first: its model, and the sample that it is adapted to."""
+    return f"{bundle.fingerprint[:12]}-" + ("plain" if sample is None else sample.digest[:12])
+
+
+def _adaptation_name(bundle: Bundle, sample: Sample) -> str:
+    return f"{_prefix(bundle, sample)}.safetensors"
+
+
+def _staged_adaptation(workspace: Workspace, bundle: Bundle, sample: Sample | None) -> Adaptation | None:
+    """What a build of the same model and archive adapted the encoders with before it was killed."""
+    if sample is None:
+        return None
+    path = (INDEX, STAGING, _adaptation_name(bundle, sample))
+    if not workspace.exists(*path):
+        return None
+    try:
+        return Adaptation.from_bytes(workspace.read_bytes(*path), workspace.uri_of(*path))
+    except IntegrityError:
+        return None
+
+
+def _tell(bundle: Bundle, adaptation: Adaptation | None, config: IndexConfig, rows: int) -> None:
+    """Say which modalities keep the statistics of the training though adaptation was wanted."""
+    if not config.adapt or not rows:
+        return
+    known = {} if adaptation is None else adaptation.images
+    kept = [modality.name for modality in bundle.modalities if modality.name not in known]
+    if kept:
+        print(
+            f"index: encoders of {', '.join(kept)} are not adapted to the archive and keep the statistics of their "
+            f"training: fewer than {MIN_IMAGES} images",
+            file=sys.stderr,
+        )
+
+
+def _is_up_to_date(
+    workspace: Workspace, generation: Generation, bundle: Bundle, shards: Sequence[Shard], sample: Sample | None
+) -> bool:
+    """Whether a generation is of this model and these shards, adapted to this sample, and its files are all there."""
     if generation.fingerprint != bundle.fingerprint:
         return False
-    if generation.sources != {shard.file: shard.sha256 for shard in manifest.shards}:
+    if generation.sources != {shard.file: shard.sha256 for shard in shards}:
         return False
-    files = (((INDEX, SEGMENTS, s.name, file), stored) for s in generation.segments for file, stored in s.files.items())
-    return all(workspace.exists(*path) and workspace.size(*path) == stored.bytes for path, stored in files)
+    adapted = generation.adaptation
+    # The sample decides the adaptation: nothing has to be estimated to compare it.
+    if (adapted and adapted.sample) != (sample and sample.digest):
+        return False
+    files = [((INDEX, SEGMENTS, s.name, file), stored) for s in generation.segments for file, stored in s.files.items()]
+    sizes: dict[tuple[str, ...], int] = {path: stored.bytes for path, stored in files}
+    if adapted is not None:
+        sizes[(INDEX, *adapted.file.split("/"))] = adapted.bytes
+    return all(workspace.exists(*path) and workspace.size(*path) == size for path, size in sizes.items())
 
 
 def _part_name(shard: Shard) -> str:

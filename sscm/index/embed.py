@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -31,8 +32,7 @@ from sscm.workspace import ARCHIVE, Workspace, storage_errors
 MAX_ATTEMPTS = 3
 """Times that a shard is begun: Ray restarts dead actors for ever, and a shard that exhausts the memory kills each."""
 
-
-_AGAIN = (
+AGAIN = (
     "run the same command again, with fewer --actors or a smaller --batch-size if memory was short: "
     "it goes on where it stopped"
 )
@@ -124,9 +124,8 @@ def run_embedding(
     manifest = read_manifest(workspace)
     bundle.require_bands_of(manifest, workspace.uri_of(ARCHIVE))
     modalities = [manifest.modality(modality.name) for modality in bundle.modalities]
-    claimed = config.actors * config.cpus_per_actor
-    with runtime.ray_session(max(os.cpu_count() or 1, runtime.LOCAL_CPUS, claimed)):
-        _require_gpu(config)
+    with embedding_session(config):
+        require_gpu(config)
         attempts = _Attempts.remote(MAX_ATTEMPTS)  # type: ignore[attr-defined]
         embedder = (workspace, ray.put(bundle), modalities, config, staging, attempts)
         try:
@@ -135,7 +134,7 @@ def run_embedding(
                     raise pickle.loads(row["error"])  # written by our own actor, never read from storage
                 yield row
         except ray.exceptions.RayError as error:
-            raise GenerationError(f"embedding failed: {error}; {_AGAIN}") from error
+            raise GenerationError(f"embedding failed: {error}; {AGAIN}") from error
 
 
 def embed_shard(
@@ -245,7 +244,7 @@ class _Embedder:
         part = error = b""
         try:
             if not ray.get(self.attempts.begin.remote(shard.file), timeout=60):
-                raise GenerationError(f"embedding {shard.file} ended its actor again and again; {_AGAIN}")
+                raise GenerationError(f"embedding {shard.file} ended its actor again and again; {AGAIN}")
             part = self.embed(shard)
         except SscmError as raised:
             error = pickle.dumps(raised)  # as a value: Ray would wrap it in errors of its own
@@ -283,7 +282,18 @@ def _dataset(embedder: tuple[Any, ...], shards: Sequence[Shard], config: IndexCo
     )
 
 
-def _require_gpu(config: IndexConfig) -> None:
-    """A cluster may still start GPU nodes; a Ray on this machine alone has what it has."""
+def embedding_session(config: IndexConfig) -> contextlib.AbstractContextManager[None]:
+    """A Ray with room for the actors; the one that is there already, where there is one."""
+    claimed = config.actors * config.cpus_per_actor
+    return runtime.ray_session(max(os.cpu_count() or 1, runtime.LOCAL_CPUS, claimed))
+
+
+def require_gpu(config: IndexConfig) -> None:
+    """Check that there may be a GPU where one is asked for.
+
+    Raises:
+        ConfigError: Ray runs on this machine alone, and sees none.
+    """
+    # A cluster may still start GPU nodes; a Ray on this machine alone has what it has.
     if config.gpu and not os.environ.get("RAY_ADDRESS") and ray.cluster_resources().get("GPU", 0) < 1:
         raise ConfigError("a GPU is asked for, and Ray sees none on this machine; run without --gpu")

@@ -1,9 +1,9 @@
 """Index generations: what an index consists of at one moment, committed by one last small write.
 
 ``index/generations/<n>/manifest.json`` lists immutable segments with sizes and checksums and says which model made
-them of which archive. ``index/CURRENT`` names the generation that readers open. The manifest is created only where
-there is none yet, so that of two writers at a time one wins and the other is told; a writer that died between manifest
-and ``CURRENT`` is finished by the next (:func:`settle`).
+them of which archive, and what adapted it to that archive. ``index/CURRENT`` names the generation that readers open.
+The manifest is created only where there is none yet, so that of two writers at a time one wins and the other is told; a
+writer that died between manifest and ``CURRENT`` is finished by the next (:func:`settle`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from sscm.errors import ConflictError, GenerationError, IntegrityError
 from sscm.index.segment import Segment, open_segment
 from sscm.workspace import INDEX, Stored, Workspace, retrying, storage_errors
 
-FORMAT = 1
+FORMAT = 2
+"""2 has what adapts the model; 1, without it, is read as not adapted."""
 GENERATIONS = "generations"
 MANIFEST = "manifest.json"
 CURRENT = "CURRENT"
@@ -45,6 +46,33 @@ class SegmentInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdaptationInfo:
+    """What adapts the encoders, as a generation's manifest names it.
+
+    Args:
+        file: relative to ``index/``.
+        bytes: size of the file.
+        sha256: hexadecimal SHA-256 of its content.
+        fingerprint: of the adaptation, hexadecimal: a model with the same one makes the same embeddings.
+        images: modality → images that it was estimated on; a modality that is not there is as it was trained.
+        pairs: pairs of the sample.
+        most: pairs that were asked for.
+        seed: of the choice of the sample among the shards that are indexed.
+        sample: hexadecimal digest of the pairs chosen.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    fingerprint: str
+    images: Mapping[str, int]
+    pairs: int
+    most: int
+    seed: int
+    sample: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Generation:
     """One state of an index.
 
@@ -58,6 +86,7 @@ class Generation:
         simulated: whether the archive's images were computed, not observed.
         created: ISO 8601 time of writing.
         code_version: version of sscm that wrote it.
+        adaptation: what adapts the bundle to the archive, for queries and images alike; None where nothing does.
     """
 
     number: int
@@ -69,6 +98,7 @@ class Generation:
     simulated: bool
     created: str
     code_version: str
+    adaptation: AdaptationInfo | None = None
 
     @property
     def rows(self) -> int:
@@ -90,6 +120,7 @@ class Generation:
             "simulated": self.simulated,
             "rows": self.rows,
             "bundle": {"name": self.bundle, "fingerprint": self.fingerprint},
+            "adaptation": None if self.adaptation is None else dataclasses.asdict(self.adaptation),
             "dimension": self.dimension,
             "modalities": list(self.modalities),
             "segments": [dataclasses.asdict(segment) for segment in self.segments],
@@ -103,11 +134,12 @@ class Generation:
             GenerationError: another format.
             IntegrityError: fields missing.
         """
-        if value.get("format") != FORMAT:
+        if value.get("format") not in (1, FORMAT):
             raise GenerationError(
-                f"{where}: format {value.get('format')!r}; this version of sscm reads format {FORMAT}"
+                f"{where}: format {value.get('format')!r}; this version of sscm reads formats 1 and {FORMAT}"
             )
         try:
+            adaptation = value["adaptation"] if value["format"] == FORMAT else None
             segments = tuple(
                 SegmentInfo(
                     name=segment["name"],
@@ -127,6 +159,7 @@ class Generation:
                 simulated=value["simulated"],
                 created=value["created"],
                 code_version=value["code_version"],
+                adaptation=None if adaptation is None else AdaptationInfo(**adaptation),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"{where}: field missing or of another type ({error!r}); it was altered") from error

@@ -86,6 +86,18 @@ def index_files(workspace: Workspace, manifest: Manifest, bundle: Bundle, per_se
 
 
 @pytest.fixture(scope="session")
+def bundle_factory():
+    """:func:`fresh_bundle`: manifest → model."""
+    return fresh_bundle
+
+
+@pytest.fixture(scope="session")
+def index_factory():
+    """:func:`index_files`: workspace, manifest, model and files a segment → committed generation."""
+    return index_files
+
+
+@pytest.fixture(scope="session")
 def indexed(archive_factory, tmp_path_factory) -> Indexed:
     """96 + 32 + 48 pairs of 24² pixels in two segments."""
     workspace = open_workspace(str(tmp_path_factory.mktemp("served") / "workspace"))

@@ -1,5 +1,6 @@
 """Segments made by code, without images or a model."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,7 +11,11 @@ import torch
 
 from sscm.archive.manifest import read_manifest
 from sscm.config import ModelConfig
+from sscm.index import build
+from sscm.index.adapt import SampleBatches
+from sscm.index.embed import embed_shard
 from sscm.index.segment import rows_schema
+from sscm.model.adaptation import estimate_adaptation
 from sscm.model.bundle import make_bundle, make_encoders, save_bundle
 
 DIMENSION = 16
@@ -61,9 +66,50 @@ def archive(workspace, archive_factory):
 
 
 @pytest.fixture
+def larger(workspace, archive_factory):
+    """A workspace of one test with 48 train, 16 validation and 64 test pairs: enough to adapt to, and to the last."""
+    archive_factory(workspace, 48, 16, 64)
+    return workspace
+
+
+@pytest.fixture
 def small_bundle(archive):
     """An untrained model of the small archive, saved in its workspace."""
-    manifest = read_manifest(archive)
+    return make_small(archive)
+
+
+@pytest.fixture
+def larger_bundle(larger):
+    """The same of the larger archive."""
+    return make_small(larger)
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """Embeds and adapts in this process instead of on Ray; holds the names of the shards embedded."""
+    files = []
+
+    def embed(workspace, bundle, shards, config, staging):
+        for shard in shards:
+            part = embed_shard(workspace, bundle, shard, bundle.modalities, config.batch_size)
+            workspace.write_bytes(part.to_parquet(), *staging[shard.file])
+            files.append(shard.file)
+            yield {"file": shard.file, "rows": shard.rows, "part": b""}
+
+    def estimate(workspace, bundle, sample, config):
+        return estimate_adaptation(
+            bundle, SampleBatches(workspace=workspace, modalities=bundle.modalities, sample=sample, batch_size=32)
+        )
+
+    monkeypatch.setattr(build, "run_embedding", embed)
+    monkeypatch.setattr(build, "run_adaptation", estimate)
+    monkeypatch.setattr(build, "embedding_session", lambda config: contextlib.nullcontext())
+    return files
+
+
+def make_small(workspace):
+    """An untrained model of a workspace's archive, saved in it."""
+    manifest = read_manifest(workspace)
     config = ModelConfig(backbone="resnet10t", dimension=DIMENSION, image_size=32)
     torch.manual_seed(0)
     bundle = make_bundle(
@@ -76,5 +122,5 @@ def small_bundle(archive):
         simulated=True,
         record={},
     )
-    save_bundle(archive, bundle)
+    save_bundle(workspace, bundle)
     return bundle

@@ -10,7 +10,15 @@ import pytest
 
 from sscm.archive.manifest import read_manifest, write_manifest
 from sscm.config import IndexConfig
-from sscm.errors import BandMismatchError, ConflictError, GenerationError, IntegrityError, ManifestError, WorkspaceError
+from sscm.errors import (
+    BandMismatchError,
+    ConfigError,
+    ConflictError,
+    GenerationError,
+    IntegrityError,
+    ManifestError,
+    WorkspaceError,
+)
 from sscm.index import build, embed
 from sscm.index.build import build_index
 from sscm.index.embed import embed_shard, embed_shards, run_embedding
@@ -34,22 +42,6 @@ EVERY_PAIR = [f"pair_{number:04d}" for number in range(44)]
 @pytest.fixture
 def config(archive, small_bundle):
     return settings(archive)
-
-
-@pytest.fixture
-def embedded(monkeypatch):
-    """Embeds in this process instead of on Ray; holds the names of the shards embedded."""
-    files = []
-
-    def run(workspace, bundle, shards, config, staging):
-        for shard in shards:
-            part = embed_shard(workspace, bundle, shard, bundle.modalities, config.batch_size)
-            workspace.write_bytes(part.to_parquet(), *staging[shard.file])
-            files.append(shard.file)
-            yield {"file": shard.file, "rows": shard.rows, "part": b""}
-
-    monkeypatch.setattr(build, "run_embedding", run)
-    return files
 
 
 def test_build_search_and_build_again(archive, small_bundle, config, ray_session, capsys, monkeypatch):
@@ -98,7 +90,7 @@ def test_killed_half_way_and_run_again(archive, small_bundle, config, embedded, 
             build_index(config)
     with pytest.raises(GenerationError, match="no index"):
         read_generation(archive)
-    staging = Path(archive.path_of("index", "staging", small_bundle.fingerprint[:12]))
+    staging = Path(archive.path_of("index", "staging", f"{small_bundle.fingerprint[:12]}-plain"))
     staged = sorted(staging.iterdir())
     assert len(staged) == 3
     staged[0].write_bytes(staged[0].read_bytes()[:1000])
@@ -239,6 +231,22 @@ def test_bands_that_differ(archive, small_bundle):
     write_manifest(archive, dataclasses.replace(manifest, modalities=changed))
     with pytest.raises(BandMismatchError, match=r"'s1:VH', 's1:VV'.*'s1:VV', 's1:VH'"):
         build_index(settings(archive))
+
+
+def test_some_splits_only(archive, config, embedded, capsys):
+    whole = build_index(config)
+    test = build_index(dataclasses.replace(config, splits=("test",)))
+    assert (test.number, test.rows) == (2, 12)
+    assert all_ids(archive, test) == EVERY_PAIR[32:]
+    assert build_index(dataclasses.replace(config, splits=("test",))) == test
+    both = build_index(dataclasses.replace(config, splits=("validation", "train")))
+    assert all_ids(archive, both) == EVERY_PAIR[:32] and all_ids(archive, whole) == EVERY_PAIR
+    manifest = read_manifest(archive)
+    write_manifest(archive, dataclasses.replace(manifest, shards=manifest.of_split("train")))
+    with pytest.raises(ConfigError, match=r"no pairs of splits \['test'\]; it has \{'train': 24"):
+        build_index(dataclasses.replace(config, splits=("test",)))
+    with pytest.raises(ConfigError, match="expected at least one of train"):
+        dataclasses.replace(config, splits=())
 
 
 def test_no_archive_and_a_workspace_that_cannot_be_written(workspace, tmp_path):

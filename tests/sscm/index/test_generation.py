@@ -10,6 +10,7 @@ import pytest
 from sscm.errors import ConflictError, GenerationError, IntegrityError
 from sscm.index import generation as generation_module
 from sscm.index.generation import (
+    AdaptationInfo,
     Generation,
     SegmentInfo,
     commit,
@@ -53,6 +54,32 @@ def test_round_trip(workspace, make):
     manifest = workspace.read_json("index", "generations", "1", "manifest.json")
     assert manifest["simulated"] is True and manifest["rows"] == 10
     assert manifest["bundle"] == {"name": "small", "fingerprint": "f" * 64}
+
+
+def test_with_what_adapts_it_and_a_manifest_of_before(workspace, make):
+    info = AdaptationInfo(
+        file="adaptations/a.safetensors",
+        bytes=9,
+        sha256="0" * 64,
+        fingerprint="1" * 64,
+        images={"s1": 70},
+        pairs=80,
+        most=4096,
+        seed=0,
+        sample="2" * 64,
+    )
+    written = dataclasses.replace(make(workspace, 1), adaptation=info)
+    commit(workspace, written)
+    assert read_generation(workspace) == written
+    path = ("index", "generations", "1", "manifest.json")
+    manifest = workspace.read_json(*path)
+    assert manifest["format"] == 2 and manifest["adaptation"]["images"] == {"s1": 70}
+    before = {key: value for key, value in manifest.items() if key != "adaptation"}
+    workspace.write_json({**before, "format": 1}, *path)
+    assert read_generation(workspace) == dataclasses.replace(written, adaptation=None)
+    workspace.write_json(before, *path)
+    with pytest.raises(IntegrityError, match="adaptation"):
+        read_generation(workspace)
 
 
 def test_older_generations_stay(workspace, make):
@@ -134,7 +161,7 @@ def test_altered_manifests(workspace, make):
     with pytest.raises(IntegrityError, match=r"manifest.json is not JSON"):
         read_generation(workspace)
     workspace.write_json({**whole, "format": 99}, *path)
-    with pytest.raises(GenerationError, match="format 99; this version of sscm reads format 1"):
+    with pytest.raises(GenerationError, match="format 99; this version of sscm reads formats 1 and 2"):
         read_generation(workspace)
     workspace.write_json({key: value for key, value in whole.items() if key != "segments"}, *path)
     with pytest.raises(IntegrityError, match="segments"):

@@ -15,6 +15,7 @@ from sscm.model.encoders import make_backbone
 from sscm.sensors import Band, BandGroup, Modality
 
 PIXELS = 16
+COUNT = 128
 
 
 def grey(name):
@@ -25,7 +26,7 @@ def grey(name):
 
 def make(backbone="resnet10t", norm="batch"):
     modalities = (grey("a"), grey("b"))
-    config = ModelConfig(backbone=backbone, dimension=8, image_size=32, norm=norm)
+    config = ModelConfig(backbone=backbone, dimension=8, image_size=16, norm=norm)
     statistics = {f"{name}/grey": BandStatistics(1, 0.0, 1.0, 0.0, 1.0) for name in "ab"}
     torch.manual_seed(0)
     return make_bundle(
@@ -47,7 +48,13 @@ def draw(count, shift, seed):
     return (coarse * (1 + shift) + shift + 0.1 * rng.standard_normal((count, 1, PIXELS, PIXELS))).astype(np.float32)
 
 
-IMAGES = {"a": draw(192, 0.8, 1), "b": draw(192, -0.7, 2)}
+IMAGES = {"a": draw(COUNT, 0.8, 1), "b": draw(COUNT, -0.7, 2)}
+
+
+@pytest.fixture(scope="module")
+def adaptation():
+    """Of the toy model to all images."""
+    return estimate_adaptation(make(), batches(64))
 
 
 def batches(size, images=IMAGES):
@@ -72,7 +79,7 @@ def test_statistics_are_those_of_one_big_batch():
         encoder.project(encoder.prepare({"a": torch.from_numpy(IMAGES["a"])}))
     wanted = {name: (layer.running_mean, layer.running_var) for name, layer in norm_layers(encoder).items()}
     first, *deeper = wanted
-    for size, tolerance in ((192, 1e-4), (64, 0.1), (50, None)):
+    for size, tolerance in ((COUNT, 1e-4), (64, 0.1), (40, None)):
         found = estimate_adaptation(make(), batches(size)).statistics
         assert set(found) == {
             f"{name}.{layer}.running_{which}" for name in "ab" for layer in wanted for which in ("mean", "var")
@@ -89,13 +96,12 @@ def test_statistics_are_those_of_one_big_batch():
             )
 
 
-def test_embeddings_are_centred_and_the_gap_falls():
+def test_embeddings_are_centred_and_the_gap_falls(adaptation):
     bundle = make()
     before = {name: value.clone() for name, value in bundle.encoders.state_dict().items()}
     plain = embed(bundle)
-    adaptation = estimate_adaptation(bundle, batches(64))
     adapted = adapt(bundle, adaptation)
-    assert adaptation.images == {"a": 192, "b": 192} and adapted.adapted == adaptation.fingerprint
+    assert adaptation.images == {"a": COUNT, "b": COUNT} and adapted.adapted == adaptation.fingerprint
     found = embed(adapted)
 
     without_centre = dataclasses.replace(adaptation, centres={})
@@ -115,15 +121,15 @@ def test_embeddings_are_centred_and_the_gap_falls():
     np.testing.assert_array_equal(embed(bundle)["a"], plain["a"])
 
 
-def test_one_image_needs_nothing_but_itself():
-    adapted = adapt(make(), estimate_adaptation(make(), batches(64)))
+def test_one_image_needs_nothing_but_itself(adaptation):
+    adapted = adapt(make(), adaptation)
     alone = adapted.encode("a", {"a": IMAGES["a"][7:8]})
     np.testing.assert_allclose(alone, embed(adapted)["a"][7:8], atol=1e-5)
 
 
-def test_training_knows_no_centre():
+def test_training_knows_no_centre(adaptation):
     bundle = make()
-    encoder = adapt(bundle, dataclasses.replace(estimate_adaptation(bundle, batches(64)), statistics={})).encoder("a")
+    encoder = adapt(bundle, dataclasses.replace(adaptation, statistics={})).encoder("a")
     pixels = torch.from_numpy(IMAGES["a"][:8])
     with torch.no_grad():
         trained = encoder.train()(encoder.prepare({"a": pixels}))
@@ -131,29 +137,28 @@ def test_training_knows_no_centre():
     torch.testing.assert_close(trained, plain)
 
 
-def test_as_a_file_and_back():
-    adaptation = estimate_adaptation(make(), batches(64))
+def test_as_a_file_and_back(adaptation):
     again = Adaptation.from_bytes(adaptation.to_bytes(), "file")
     assert (again.bundle, again.images) == (adaptation.bundle, adaptation.images)
     assert again.fingerprint == adaptation.fingerprint and again.to_bytes() == adaptation.to_bytes()
     assert estimate_adaptation(make(), batches(64)).fingerprint == adaptation.fingerprint
-    other = estimate_adaptation(make(), batches(64, {name: pixels[:128] for name, pixels in IMAGES.items()}))
+    other = estimate_adaptation(make(), batches(64, {name: pixels[:64] for name, pixels in IMAGES.items()}))
     assert other.fingerprint != adaptation.fingerprint
 
 
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:100], lambda data: data[:-1], lambda _: b"", lambda _: b"{}" * 9]
 )
-def test_a_damaged_file_is_named(damage):
-    data = estimate_adaptation(make(), batches(64)).to_bytes()
+def test_a_damaged_file_is_named(damage, adaptation):
+    data = adaptation.to_bytes()
     with pytest.raises(IntegrityError, match=r"here\.safetensors"):
         Adaptation.from_bytes(damage(data), "here.safetensors")
 
 
 def test_too_few_images_keep_the_statistics_of_the_training():
     bundle = make()
-    adaptation = estimate_adaptation(bundle, batches(32, {"a": IMAGES["a"], "b": IMAGES["b"][:63]}))
-    assert adaptation.images == {"a": 192}
+    adaptation = estimate_adaptation(bundle, batches(32, {"a": IMAGES["a"][:64], "b": IMAGES["b"][:63]}))
+    assert adaptation.images == {"a": 64}
     assert set(adaptation.centres) == {"a"} and not [name for name in adaptation.statistics if name.startswith("b.")]
     np.testing.assert_array_equal(embed(adapt(bundle, adaptation))["b"], embed(bundle)["b"])
 
@@ -162,13 +167,12 @@ def test_images_that_are_not_finite_do_not_count():
     spoilt = {name: pixels.copy() for name, pixels in IMAGES.items()}
     spoilt["a"][5, 0, 3, 3] = np.nan
     sound = {"a": np.delete(IMAGES["a"], 5, axis=0), "b": IMAGES["b"]}
-    found = estimate_adaptation(make(), batches(192, spoilt))
-    assert found.images == {"a": 191, "b": 192}
-    assert found.fingerprint == estimate_adaptation(make(), batches(192, sound)).fingerprint
+    found = estimate_adaptation(make(), batches(COUNT, spoilt))
+    assert found.images == {"a": COUNT - 1, "b": COUNT}
+    assert found.fingerprint == estimate_adaptation(make(), batches(COUNT, sound)).fingerprint
 
 
-def test_another_bundle_s_adaptation_is_refused():
-    adaptation = estimate_adaptation(make(), batches(64))
+def test_another_bundle_s_adaptation_is_refused(adaptation):
     with pytest.raises(BundleError, match=r"000000000000; model toy has .*; run `sscm index` again"):
         adapt(make(), dataclasses.replace(adaptation, bundle="0" * 64))
     with pytest.raises(BundleError, match=r"adaptation of a\.centre, \[3\]: model toy has shape \[8\]"):
@@ -179,8 +183,7 @@ def test_another_bundle_s_adaptation_is_refused():
         estimate_adaptation(make(), [{"c": {"c": IMAGES["a"]}}])
 
 
-def test_nothing_is_adapted_twice_or_saved_adapted(workspace):
-    adaptation = estimate_adaptation(make(), batches(64))
+def test_nothing_is_adapted_twice_or_saved_adapted(workspace, adaptation):
     adapted = adapt(make(), adaptation)
     for twice in (lambda: adapt(adapted, adaptation), lambda: estimate_adaptation(adapted, batches(64))):
         with pytest.raises(BundleError, match="adapted already"):
