@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +142,7 @@ def adapting(bundle: Bundle, batches: Iterable[Mapping[str, Groups]]) -> Generat
             yield len(next(iter(groups.values())))
     for name in encoders:
         for layer, norm in layers[name].items():
-            moments[name][layer].store(norm)
+            moments[name][layer].store(norm.eval())
     sums = {name: torch.zeros(bundle.dimension, dtype=torch.float64) for name in encoders}
     images = dict.fromkeys(encoders, 0)
     for name, groups in _each(bundle, batches):
@@ -264,7 +263,10 @@ def _gather_statistics(
 
     hooks = [layer.register_forward_pre_hook(counting(name)) for name, layer in layers.items()]
     try:
-        with _normalising_by_batch(layers.values()), _autocast(pixels):
+        for layer in layers.values():  # normalise by the batch, and keep its statistics alone as the running ones
+            layer.train()
+            layer.momentum = 1.0
+        with _autocast(pixels):
             encoder.project(pixels)
     finally:
         for hook in hooks:
@@ -273,21 +275,6 @@ def _gather_statistics(
         mean, variance = layers[name].running_mean, layers[name].running_var
         if mean is not None and variance is not None:
             moments[name].add(count, mean, variance)
-
-
-@contextmanager
-def _normalising_by_batch(layers: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Layers in train mode, their running statistics replaced by those of each batch."""
-    held = [(layer, layer.momentum) for layer in layers]
-    for layer, _ in held:
-        layer.train()
-        layer.momentum = 1.0
-    try:
-        yield
-    finally:
-        for layer, momentum in held:
-            layer.eval()
-            layer.momentum = momentum
 
 
 @torch.no_grad()
