@@ -1,13 +1,14 @@
 """What a training step costs beside the encoders, and what gradient caching costs beside none.
 
-Two rows, each the median ratio of runs in turn (A B A B …) on the same images and the same threads:
+Two rows, each the median ratio of runs in turn (A B A B …) on the same images, in CPU seconds of one thread, which
+other load on the machine distorts least:
 
 * a whole step (check of the pixels, augmentation, forward, the joint objective, backward, AdamW) against nothing but
   forward and backward of the two encoders;
 * a step with gradient caching, 64 pairs in memory at a time, against the same step with all 256: one more forward
   pass, a third of forward and backward, is expected.
 
-Run: ``python benchmarks/step.py [--rounds 7] [--batch 256] [--threads 1] [--json FILE]``
+Run: ``python benchmarks/step.py [--rounds 7] [--batch 256] [--json FILE]``
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ def require_equal_gradients() -> None:
 
 
 def in_turn(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of each, run alternately after one round that does not count."""
+    """CPU seconds of each, run alternately after one round that does not count."""
     taken: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + 1):
         for seconds, run in zip(taken, (ours, peer), strict=True):
-            begun = time.perf_counter()
+            begun = time.process_time()
             run()
             if number:
-                seconds.append(time.perf_counter() - begun)
+                seconds.append(time.process_time() - begun)
     return taken
 
 
@@ -98,7 +99,7 @@ def row(name: str, peer_name: str, taken: tuple[list[float], list[float]], targe
     ratios = [a / b for a, b in zip(*taken, strict=True)]
     ratio = statistics.median(ratios)
     print(
-        f"{name}: {statistics.median(taken[0]):.2f} s against {statistics.median(taken[1]):.2f} s of {peer_name}, "
+        f"{name}: {statistics.median(taken[0]):.2f} CPU s against {statistics.median(taken[1]):.2f} of {peer_name}, "
         f"ratio {ratio:.3f} ({min(ratios):.3f} … {max(ratios):.3f}), target at most {target}"
     )
     return {
@@ -106,7 +107,7 @@ def row(name: str, peer_name: str, taken: tuple[list[float], list[float]], targe
         "ours": statistics.median(taken[0]),
         "peer": statistics.median(taken[1]),
         "peer_name": peer_name,
-        "unit": "s",
+        "unit": "CPU s",
         "ratio": ratio,
         "target": target,
         "met": ratio <= target,
@@ -118,10 +119,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(1)
     require_equal_gradients()
 
     encoders = encoders_of()

@@ -53,7 +53,7 @@ def test_a_checkpoint_of_other_bands_or_another_architecture_names_both():
     require_same(then, dict(then), "checkpoint")
     with pytest.raises(TrainingError, match=r"\['VV', 'VH'\]} there, {'s1': \['VV'\]} now"):
         require_same(then, {**then, "bands": {"s1": ["VV"]}}, "checkpoint")
-    with pytest.raises(TrainingError, match="checkpoint is of .*backbone: resnet18 there, resnet50 now"):
+    with pytest.raises(TrainingError, match=r"checkpoint is of .*backbone: resnet18 there, resnet50 now"):
         require_same(then, {**then, "backbone": "resnet50"}, "checkpoint")
 
 
