@@ -265,10 +265,13 @@ class EvaluateConfig:
 
     workspace: str = WORKSPACE
     """Where archive, model and index are."""
-    query_split: Literal["train", "validation", "test"] = "test"
-    """Split whose images are the queries."""
-    archive_split: Literal["train", "validation", "test"] = "test"
-    """Split whose images are searched; where it is the queries' own, a query never finds itself."""
+    protocol: Literal["csmae", "jepa", "mueller"] | None = None
+    """A published protocol: it fixes splits, numbers of answers, the own-pair rule and the headline metric."""
+    query_split: Literal["train", "validation", "test"] | None = None
+    """Split whose images are the queries; without a protocol, test."""
+    archive_split: Literal["train", "validation", "test"] | None = None
+    """Split whose images are searched; without a protocol, test. Where it is the queries' own, a query never finds
+    itself."""
     untrained: bool = True
     """Also measure an encoder of the same architecture that was never trained."""
     json: Path | None = None

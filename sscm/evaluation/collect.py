@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sscm.errors import EvaluationError
+from sscm.evaluation.collection import Collection
 from sscm.evaluation.gallery import Place
-from sscm.evaluation.measure import Collection
-from sscm.evaluation.metrics import label_bitmap
+from sscm.evaluation.relevance import label_bitmap
 
 COVER = "cover"
 """Property of a pair: class fractions as a JSON object, class → share of the area."""
@@ -69,6 +70,8 @@ def collect(parts: Sequence[Part], splits: Sequence[str], modalities: Sequence[s
             present={m: np.asarray(table[f"has_{m}"].to_numpy(), np.bool_) for m in modalities},
             labels=label_bitmap(labels[split], classes) if classes else None,
             cover=_cover_matrix(fractions[split], covers) if covers else None,
+            classes=tuple(classes),
+            cover_classes=tuple(covers),
         )
         for split, table in tables.items()
     }
@@ -106,13 +109,8 @@ def with_vectors(collection: Collection, parts: Sequence[Part], modalities: Sequ
             "index is of another archive: run `sscm index` again"
         )
     order = [position[pair_id] for pair_id in collection.ids]
-    return Collection(
-        ids=collection.ids,
-        vectors={m: np.concatenate([part.vectors[m] for part in parts])[order] for m in modalities},
-        present=collection.present,
-        labels=collection.labels,
-        cover=collection.cover,
-    )
+    vectors = {m: np.concatenate([part.vectors[m] for part in parts])[order] for m in modalities}
+    return dataclasses.replace(collection, vectors=vectors)
 
 
 def class_fractions(properties: Mapping[str, str], pair_id: str) -> dict[str, float] | None:

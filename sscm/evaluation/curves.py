@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+
+from sscm.evaluation.drawing import COLOURS, MARKERS, Panel, draw
+
+__all__ = ["COLOURS", "LOSSES", "MARKERS", "training_curves"]
 
 LOSSES = {
     "mim": "L_MIM, mutual information maximisation",
@@ -18,25 +18,9 @@ LOSSES = {
     "isp": "L_ISP, intra-modal similarity preservation",
 }
 """The three losses of the objective, by their keys in a training record."""
-COLOURS = ("#1f5fa8", "#c8501e", "#2b7a3d", "#7a4a9e", "#8a6d00", "#0f7f86")
-"""Of lines that share a panel; told apart by people with colour-blindness, and by their markers."""
-MARKERS = "osD^vP"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """One panel.
-
-    Args:
-        title: what it shows.
-        svg: the ``<svg>`` element, without any reference to another file.
-    """
-
-    title: str
-    svg: str
-
-
-def training_curves(epochs: Sequence[Mapping[str, Any]]) -> list[Curve]:
+def training_curves(epochs: Sequence[Mapping[str, Any]]) -> list[Panel]:
     """Panels of a training record.
 
     Args:
@@ -54,22 +38,17 @@ def training_curves(epochs: Sequence[Mapping[str, Any]]) -> list[Curve]:
             label = direction.replace("->", "→")
             recall.setdefault(label, []).append((epoch["epoch"], values["recall@10"]))
     panels.append(("Partner recall@10 on the validation split", recall))
-    return [
-        Curve(title=title, svg=_draw(lines, shares=lines is recall)) for title, lines in panels if any(lines.values())
-    ]
+    return [_panel(title, lines, shares=lines is recall) for title, lines in panels if any(lines.values())]
 
 
 def _series(epochs: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
     return [(epoch["epoch"], epoch[name]) for epoch in epochs if epoch.get(name) is not None]
 
 
-def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], shares: bool) -> str:
+def _panel(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], shares: bool) -> Panel:
     """One panel; ``shares`` starts its axis at 0 and names its lines."""
-    # Text stays text and takes the page's font; the salt makes the same curves the same bytes.
-    style = {"svg.fonttype": "none", "svg.hashsalt": "sscm", "font.family": "sans-serif", "font.size": 11}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(5.2, 2.9), layout="constrained")
-        axes = figure.add_subplot()
+
+    def paint(axes: Axes) -> None:
         for number, (name, points) in enumerate(lines.items()):
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             x, y = zip(*points, strict=True)
@@ -82,8 +61,6 @@ def _draw(lines: Mapping[str, Sequence[tuple[float, float]]], shares: bool) -> s
         if shares:
             axes.set_ylim(bottom=0)
             axes.legend(frameon=False)
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]  # without the prologue, which names a DTD elsewhere
+
+    ends = "; ".join(f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for name, points in lines.items())
+    return Panel(title=title, svg=draw(5.2, 2.9, f"{title} by epoch: {ends}", paint))

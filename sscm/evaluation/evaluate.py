@@ -10,10 +10,12 @@ from sscm.archive.manifest import read_manifest
 from sscm.config import EvaluateConfig, IndexConfig
 from sscm.errors import EvaluationError
 from sscm.evaluation.collect import Part, collect, places, with_vectors
-from sscm.evaluation.figures import Evaluation
+from sscm.evaluation.collection import Collection
+from sscm.evaluation.exhibits import make_exhibits
+from sscm.evaluation.figures import TRAINED, UNTRAINED, Evaluation
 from sscm.evaluation.gallery import gallery_rows, write_gallery_png
-from sscm.evaluation.measure import Collection, measure, measure_chance
-from sscm.evaluation.protocols import Protocol
+from sscm.evaluation.measure import measure, measure_chance
+from sscm.evaluation.protocols import choose_protocol
 from sscm.evaluation.report import write_report
 from sscm.index.adapt import draw_sample, run_adaptation
 from sscm.index.embed import embed_shards, embedding_session
@@ -38,37 +40,40 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     Writes the report page, and with ``config.json`` every figure as JSON; both whole or not at all.
 
     Args:
-        config: splits, seed and where the results go.
+        config: protocol or splits, seed and where the results go.
 
     Returns:
         All figures.
 
     Raises:
+        ConfigError: the protocol has other splits than those given.
         EvaluationError: a split has no images, the index was made by another model of that name, or it is of another
             archive.
         GenerationError: there is no index.
         BundleError: the model that made it is gone.
         WorkspaceError: something cannot be read or written.
     """
+    protocol = choose_protocol(config.protocol, config.query_split, config.archive_split)
     workspace = open_workspace(config.workspace)
     generation = read_generation(workspace)
     bundle = load_bundle(workspace, generation.bundle)
     require_same_bundle(generation, bundle)
     names = generation.modalities
-    protocol = Protocol(query_split=config.query_split, archive_split=config.archive_split)
-    splits = tuple(dict.fromkeys((config.query_split, config.archive_split)))
+    splits = tuple(dict.fromkeys((protocol.query_split, protocol.archive_split)))
     parts = [
         Part(rows=segment.rows, vectors={name: segment.vectors(name) for name in names})
         for segment in open_segments(workspace, generation)
     ]
     images = collect(parts, splits, names)
-    queries, archive = images[config.query_split], images[config.archive_split]
-    figures, notes = measure(queries, archive, names, protocol, "trained")
+    queries, archive = images[protocol.query_split], images[protocol.archive_split]
+    shown = {TRAINED: (queries, archive)}
+    figures, notes = measure(queries, archive, names, protocol, TRAINED)
     if generation.adaptation is not None:
         notes.append(f"encoders adapted, without labels, to {generation.adaptation.pairs:,} pairs of the index")
     if config.untrained:
         bare = _untrained(workspace, generation, bundle, images, config.seed)
-        figures += measure(bare[config.query_split], bare[config.archive_split], names, protocol, "untrained")[0]
+        shown[UNTRAINED] = bare[protocol.query_split], bare[protocol.archive_split]
+        figures += measure(*shown[UNTRAINED], names, protocol, UNTRAINED)[0]
     figures += measure_chance(queries, archive, names, protocol, config.seed)
     evaluation = Evaluation(
         protocol=protocol,
@@ -88,10 +93,12 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         target = config.json.expanduser().absolute()
         open_workspace(str(target.parent)).write_json(evaluation.to_json(), target.name)
     rows = gallery_rows(workspace, queries, archive, places(parts, splits), names, config.seed)
-    write_report(_report_path(config, workspace), evaluation, bundle, rows)
+    titles = {name: bundle.modality(name).title for name in names}
+    write_report(
+        _report_path(config, workspace), evaluation, bundle, rows, make_exhibits(shown, titles, protocol, config.seed)
+    )
     if config.gallery is not None:
         first = [row for row in rows if row.direction == rows[0].direction][:PICTURE_ROWS]
-        titles = {name: bundle.modality(name).title for name in names}
         write_gallery_png(config.gallery.expanduser().absolute(), first, titles)
     return evaluation
 

@@ -16,8 +16,8 @@ from sscm.evaluation.protocols import METRICS, Direction, Protocol
 from sscm.evaluation.protocols import metric as metric_named
 
 FORMAT = 1
-ENCODERS = ("trained", "untrained", "chance")
-"""What is set side by side, in the order of the table."""
+TRAINED, UNTRAINED, CHANCE = "trained", "untrained", "chance"
+"""What ``sscm evaluate`` calls the encoders it sets side by side; others may have any other name."""
 TABLE_COLUMNS = (
     ("partner_recall", 1),
     ("partner_recall", 5),
@@ -32,6 +32,8 @@ TABLE_COLUMNS = (
     ("modality_gap", None),
 )
 """What fits a terminal of 80 columns; the JSON file and the report have the rest."""
+TABLE_WIDTH = 11
+"""Columns that fit a terminal, where a published protocol says which come first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +41,14 @@ class Figure:
     """One measured value with all that one must know to compare it.
 
     Args:
-        encoder: ``trained``, ``untrained`` or ``chance``.
+        encoder: ``trained``, ``untrained``, ``chance``, or any other name of an encoder.
         query_modality: modality of the queries.
         target_modality: modality of the answers.
         metric: name of a :class:`~sscm.evaluation.protocols.Metric`; it tells the variant.
         k: answers looked at, or None.
         value: the figure.
-        query_split: split of the queries.
-        archive_split: split of the images searched.
+        query_split: split of the queries; for uniformity that of the archive, whose images it is about.
+        archive_split: split of the images searched; for alignment that of the queries, whose pairs it is about.
         queries: queries that the figure is a mean of.
         archive: images searched.
         own_pair_excluded: whether a query's own pair could not be an answer.
@@ -113,26 +115,41 @@ class Evaluation:
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """Encoders measured, in the order of :data:`ENCODERS`."""
-        present = {f.encoder for f in self.figures}
-        return tuple(name for name in ENCODERS if name in present)
+        """Encoders measured: the trained one, others in the order of their figures, the untrained one, chance."""
+        place = {TRAINED: 0, UNTRAINED: 2, CHANCE: 3}
+        present = dict.fromkeys(f.encoder for f in self.figures)
+        return tuple(sorted(present, key=lambda name: place.get(name, 1)))  # stable: others stay in their order
 
     @property
     def columns(self) -> tuple[tuple[str, int | None], ...]:
         """``(metric, k)`` of all figures, in the order of :data:`~sscm.evaluation.protocols.METRICS`."""
         present = {(f.metric, f.k) for f in self.figures}
-        return tuple((m.name, k) for m in METRICS for k in m.places if (m.name, k) in present)
+        return tuple((m.name, k) for m in METRICS for k in self.protocol.places(m.name) if (m.name, k) in present)
+
+    @property
+    def table_columns(self) -> tuple[tuple[str, int | None], ...]:
+        """``(metric, k)`` of the table for a terminal: a published protocol's headline at all its k comes first."""
+        if self.protocol.name is None:
+            return tuple(c for c in TABLE_COLUMNS if c in self.columns)
+        first = [c for c in self.columns if c[0] == self.protocol.headline]
+        rest = []
+        for name in dict.fromkeys(name for name, _ in self.columns if name != self.protocol.headline):
+            found = [c for c in self.columns if c[0] == name]
+            rest += found if len(found) <= 3 else [found[0], found[1], found[-1]]  # of many k, least and greatest
+        return tuple((first + rest)[: max(len(first), TABLE_WIDTH)])
 
     def figure(self, encoder: str, direction: Direction, metric: str, k: int | None = None) -> Figure | None:
         """One figure, or None where it was not measured."""
         return self._lookup.get((encoder, direction, metric, k))
 
     def best(self, direction: Direction, metric: str, k: int | None = None) -> float | None:
-        """The best value that any encoder, or chance, reached; None where there is none.
+        """The best value that any encoder, or chance, reached; None where there is none, or the metric is no goal.
 
         Chance is no rival for the smallest modality gap: embeddings drawn at random know no modality to lie apart by.
         """
-        rivals = [name for name in ENCODERS if metric != "modality_gap" or name != "chance"]
+        if not metric_named(metric).goal:
+            return None
+        rivals = [name for name in self.encoders if metric != "modality_gap" or name != CHANCE]
         found = [self.figure(name, direction, metric, k) for name in rivals]
         values = [f.value for f in found if f is not None]
         if not values:
@@ -142,7 +159,9 @@ class Evaluation:
     @property
     def sizes_text(self) -> str:
         """How many images asked and were searched, direction by direction where that differs."""
-        sizes = {d: max((f.queries, f.archive) for f in self.figures if f.direction == d) for d in self.directions}
+        # Alignment and uniformity are about one split's images, whichever ask.
+        asked = [f for f in self.figures if metric_named(f.metric).goal]
+        sizes = {d: max((f.queries, f.archive) for f in asked if f.direction == d) for d in self.directions}
         if len(set(sizes.values())) == 1:
             queries, archive = next(iter(sizes.values()))
             return f"{queries:,} queries, {archive:,} images searched in every direction"
@@ -158,7 +177,7 @@ class Evaluation:
             "model": {"name": self.model, "fingerprint": self.fingerprint, "dimension": self.dimension},
             "generation": self.generation,
             "seed": self.seed,
-            "protocol": {**dataclasses.asdict(self.protocol), "text": self.protocol.text},
+            "protocol": self.protocol.to_json(),
             "metrics": {m.name: {"text": m.text, "higher_is_better": m.higher_is_better} for m in METRICS},
             "notes": list(self.notes),
             "figures": [f.to_json() for f in self.figures],
@@ -166,7 +185,7 @@ class Evaluation:
 
     def table(self) -> Table:
         """The main figures for a terminal: directions and encoders down, metrics across, best in bold."""
-        columns = [c for c in TABLE_COLUMNS if c in self.columns]
+        columns = self.table_columns
         title = (
             f"{self.protocol.text}\nmodel {self.model}, {self.dimension} dimensions, index generation {self.generation}"
         )

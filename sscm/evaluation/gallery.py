@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from sscm.evaluation import metrics
-from sscm.evaluation.measure import Collection
+from sscm.evaluation.collection import Collection
 from sscm.evaluation.protocols import Direction, directions
 from sscm.workspace import ARCHIVE, Workspace, open_workspace
 

@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sscm.errors import EvaluationError
-from sscm.evaluation import metrics
+from sscm.evaluation import geometry, metrics, relevance
+from sscm.evaluation.collection import Collection, own_rows, partner_ranks_of
 from sscm.evaluation.figures import Figure
 from sscm.evaluation.protocols import METRICS, Direction, Metric, Protocol, directions
 from sscm.evaluation.protocols import metric as metric_named
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Collection:
-    """The images of one split, pair by pair.
-
-    Args:
-        ids: pair ids, n of them, each once.
-        vectors: modality → float32 [n, d], unit-norm; rows of pairs that lack the modality are not looked at.
-        present: modality → bool [n], which pairs have it.
-        labels: bool [n, c], or None where no image has any; a row without a label is an image without labels.
-        cover: float64 [n, c], class fractions, NaN where unknown; None where they are for all.
-    """
-
-    ids: Sequence[str]
-    vectors: Mapping[str, npt.NDArray[np.float32]]
-    present: Mapping[str, npt.NDArray[np.bool_]]
-    labels: npt.NDArray[np.bool_] | None = None
-    cover: npt.NDArray[np.float64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
+__all__ = ["Collection", "measure", "measure_chance"]
 
 
 def measure(
@@ -51,7 +31,7 @@ def measure(
         archive: the images searched; labels and fractions in the same columns as the queries'.
         modalities: names of the modalities.
         protocol: which pairs may answer.
-        encoder: what to call the encoder in the figures.
+        encoder: what to call the encoder in the figures; any name.
 
     Returns:
         Figures in the order of directions and metrics, and notes on what was left out and why.
@@ -61,14 +41,13 @@ def measure(
     """
     found: list[Figure] = []
     notes: dict[str, None] = {}  # ordered, each once
-    position = {pair_id: row for row, pair_id in enumerate(archive.ids)}
-    own = np.array([position.get(pair_id, -1) for pair_id in queries.ids], np.int64)
+    own = own_rows(queries, archive)
     for direction in directions(modalities):
         trial = _Trial(queries, archive, own, direction, protocol, encoder)
         found += trial.partners(notes)
         found += trial.labels(notes)
         found += trial.covers(notes)
-        found += trial.gap()
+        found += trial.geometry(notes)
     order = {m.name: place for place, m in enumerate(METRICS)}
     placed = {direction: place for place, direction in enumerate(directions(modalities))}
     found.sort(key=lambda f: (placed[f.direction], order[f.metric], f.k or 0))
@@ -139,22 +118,21 @@ class _Trial:
         """Partner recall and median rank, across modalities, where queries have their partner in the archive."""
         if not self.direction.crosses:
             return []
-        here = self.asking & (self.own >= 0)
-        here[here] &= self.searched[self.own[here]]
-        if not here.any():
+        found = partner_ranks_of(self.queries, self.archive, self.direction, self.own)
+        if found is None:
             notes["partner recall left out: the queries' partners are not in the archive split"] = None
             return []
-        asking, searched, own = self._select(here, self.searched)
-        ranks = metrics.partner_ranks(asking, searched, own)
-        size = (len(asking), len(searched))
+        ranks, searched = found
         figures = [
-            self._figure(metric_named("partner_recall"), k, metrics.recall_at(ranks, k), *size, False)
-            for k in metric_named("partner_recall").ks
+            self._figure(metric_named("partner_recall"), k, metrics.recall_at(ranks, k), len(ranks), searched, False)
+            for k in self.protocol.places("partner_recall")
+            if k is not None
         ]
-        return [*figures, self._figure(metric_named("median_rank"), None, metrics.median_rank(ranks), *size, False)]
+        value = metrics.median_rank(ranks)
+        return [*figures, self._figure(metric_named("median_rank"), None, value, len(ranks), searched, False)]
 
     def labels(self, notes: dict[str, None]) -> list[Figure]:
-        """F1s, precision and mean average precision among the images that have labels."""
+        """F1s, precision and mean average precisions among the images that have labels."""
         if self.queries.labels is None or self.archive.labels is None:
             notes["label metrics left out: the images have no labels"] = None
             return []
@@ -172,9 +150,11 @@ class _Trial:
         asking, searched, own = self._select(here, there)
         of_queries, of_archive = self.queries.labels[here], self.archive.labels[there]
         judges = {
-            "f1_of_means": metrics.f1_of_means,
-            "mean_pair_f1": metrics.mean_pair_f1,
-            "precision": metrics.precision_at_k,
+            "f1_of_means": relevance.f1_of_means,
+            "mean_pair_f1": relevance.mean_pair_f1,
+            "f1_at_rank": relevance.f1_at_rank,
+            "precision": relevance.precision_at_k,
+            "mean_average_precision": relevance.average_precision_at_k,
         }
         figures = self._at_each_k(asking, searched, own, judges, of_queries, of_archive, notes)
         excluded, barred = self._excluded(own)
@@ -197,18 +177,32 @@ class _Trial:
             notes["cover distance left out: no query, or no archive image, has known class fractions"] = None
             return []
         asking, searched, own = self._select(here, there)
-        judges = {"cover_distance": metrics.cover_distance}
+        judges = {"cover_distance": relevance.cover_distance}
         return self._at_each_k(
             asking, searched, own, judges, self.queries.cover[here], self.archive.cover[there], notes
         )
 
-    def gap(self) -> list[Figure]:
-        """Modality gap, across modalities."""
+    def geometry(self, notes: dict[str, None]) -> list[Figure]:
+        """Modality gap and alignment across modalities, uniformity within one."""
         if not self.direction.crosses:
-            return []
+            images = self.archive.vectors[self.direction.target][self.searched]
+            if len(images) < 2:
+                notes[f"{self.direction}: uniformity left out: the archive has one image"] = None
+                return []
+            value = geometry.uniformity(images)
+            figure = self._figure(metric_named("uniformity"), None, value, len(images), len(images), False)
+            return [dataclasses.replace(figure, query_split=self.protocol.archive_split)]
         asking, searched, _ = self._select(self.asking, self.searched)
-        value = metrics.modality_gap(asking, searched)
-        return [self._figure(metric_named("modality_gap"), None, value, len(asking), len(searched), False)]
+        value = geometry.modality_gap(asking, searched)
+        figures = [self._figure(metric_named("modality_gap"), None, value, len(asking), len(searched), False)]
+        pairs = self.asking & self.queries.present[self.direction.target]
+        if not pairs.any():
+            notes[f"{self.direction}: alignment left out: no query has its partner"] = None
+            return figures
+        first, second = (self.queries.vectors[name][pairs] for name in (self.direction.query, self.direction.target))
+        value = geometry.alignment(first, second)
+        figure = self._figure(metric_named("alignment"), None, value, len(first), len(second), False)
+        return [*figures, dataclasses.replace(figure, archive_split=self.protocol.query_split)]
 
     def _select(
         self, here: npt.NDArray[np.bool_], there: npt.NDArray[np.bool_]
@@ -237,20 +231,26 @@ class _Trial:
         """Figures of metrics that judge the first k answers by what is known of query and answer."""
         excluded, barred = self._excluded(own)
         findable = len(searched) - (excluded is not None)
-        ks = sorted({k for name in judges for k in metric_named(name).ks})
+        wanted = [name for name in judges if name in self.protocol.at_ks]
+        ks = self.protocol.ks if wanted else ()
         possible = [k for k in ks if k <= findable]
-        if possible != ks:
-            notes[f"{self.direction}: {findable} images to find, too few for k = {ks[len(possible) :]}"] = None
+        if len(possible) < len(ks):
+            missing = ", ".join(map(str, ks[len(possible) :]))
+            notes[f"{self.direction}: {findable} images to find, too few for k = {missing}"] = None
         if not possible:
             return []
         _, answers = metrics.top_k(asking, searched, possible[-1], excluded)
         return [
             self._figure(
-                metric_named(name), k, judge(of_queries, of_archive, answers[:, :k]), len(asking), len(searched), barred
+                metric_named(name),
+                k,
+                judges[name](of_queries, of_archive, answers[:, :k]),
+                len(asking),
+                len(searched),
+                barred,
             )
-            for name, judge in judges.items()
-            for k in metric_named(name).ks
-            if k in possible
+            for name in wanted
+            for k in possible
         ]
 
     def _figure(

@@ -1,12 +1,14 @@
-"""Retrieval metrics as functions of arrays, chunked over queries: memory stays bounded for 100,000 × 100,000 images.
+"""Rankings and their metrics as functions of arrays, chunked: memory stays bounded for 100,000 × 100,000 images.
 
 Embeddings are unit-norm float32, so a score is a cosine. Labels are bitmaps: bool [images, classes]. ``excluded`` gives
-for each query the one archive row that may not be an answer (its own pair), or −1 where there is none.
+for each query the one archive row that may not be an answer (its own pair), or −1 where there is none. What answers are
+worth by labels and class fractions is in :mod:`sscm.evaluation.relevance`, how embeddings lie in
+:mod:`sscm.evaluation.geometry`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -54,7 +56,7 @@ def partner_ranks(queries: Vectors, archive: Vectors, partners: Rows | None = No
     if len(partners) != len(queries) or (len(partners) and not 0 <= partners.min() <= partners.max() < len(archive)):
         raise EvaluationError(f"partners: expected one archive row, 0 to {len(archive) - 1}, for each query")
     ranks = np.empty(len(queries), np.int64)
-    for part in _chunks(len(queries), len(archive)):
+    for part in chunks(len(queries), len(archive)):
         scores = queries[part] @ archive.T
         own = np.take_along_axis(scores, partners[part, None], axis=1)
         better = np.count_nonzero(scores > own + TIE, axis=1)
@@ -116,7 +118,7 @@ def top_k(queries: Vectors, archive: Vectors, k: int, excluded: Rows | None = No
         raise EvaluationError(f"k = {k} of {findable} archive images that can be found; expected 1 to {findable}")
     best = np.empty((len(queries), k), np.float32)
     rows = np.empty((len(queries), k), np.int64)
-    for part in _chunks(len(queries), len(archive)):
+    for part in chunks(len(queries), len(archive)):
         scores = queries[part] @ archive.T
         if excluded is not None:
             some = np.flatnonzero(excluded[part] >= 0)
@@ -129,60 +131,6 @@ def top_k(queries: Vectors, archive: Vectors, k: int, excluded: Rows | None = No
         first = order[starts[:, None] + np.arange(k)]
         rows[part], best[part] = row[first], score[first]
     return best, rows
-
-
-def label_bitmap(labels: Sequence[Sequence[str] | None], classes: Sequence[str]) -> Bitmap:
-    """Label lists as a bitmap.
-
-    Args:
-        labels: class names of each image; None or an empty list where it has none.
-        classes: all class names, in the order of the columns.
-
-    Returns:
-        bool [images, classes].
-    """
-    column = {name: i for i, name in enumerate(classes)}
-    bitmap = np.zeros((len(labels), len(classes)), bool)
-    for row, names in enumerate(labels):
-        for name in names or ():
-            bitmap[row, column[name]] = True
-    return bitmap
-
-
-def f1_of_means(query_labels: Bitmap, archive_labels: Bitmap, answers: Rows) -> float:
-    """Harmonic mean of mean precision and mean recall, both over all answers of all queries (CSMAE ``retrieval.py``).
-
-    For query labels q and an answer's labels r, precision is |q∧r|/|r| and recall |q∧r|/|q|.
-
-    Args:
-        query_labels: bool [q, c], at least one label a query.
-        archive_labels: bool [n, c], at least one label an answer.
-        answers: int64 [q, k], archive rows.
-
-    Raises:
-        EvaluationError: no queries, or an image without labels among them or their answers.
-    """
-    shared, of_query, of_answer = _label_counts(query_labels, archive_labels, answers)
-    precision, recall = float(np.mean(shared / of_answer)), float(np.mean(shared / of_query))
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-
-
-def mean_pair_f1(query_labels: Bitmap, archive_labels: Bitmap, answers: Rows) -> float:
-    """Mean over all answers of all queries of each pair's own F1, 2·|q∧r|/(|q| + |r|) (X-JEPA, CR-JEPA).
-
-    Arguments and errors as of :func:`f1_of_means`.
-    """
-    shared, of_query, of_answer = _label_counts(query_labels, archive_labels, answers)
-    return float(np.mean(2 * shared / (of_query + of_answer)))
-
-
-def precision_at_k(query_labels: Bitmap, archive_labels: Bitmap, answers: Rows) -> float:
-    """Mean share of the k answers that share at least one label with their query.
-
-    Arguments and errors as of :func:`f1_of_means`.
-    """
-    shared, _, _ = _label_counts(query_labels, archive_labels, answers)
-    return float(np.mean(shared > 0))
 
 
 def mean_average_precision(
@@ -214,7 +162,7 @@ def mean_average_precision(
     classes_of_query, classes_of_archive = query_labels.astype(np.float32), archive_labels.astype(np.float32).T
     places = np.arange(1, len(archive) + 1)
     total, counted = 0.0, 0
-    for part in _chunks(len(queries), len(archive)):
+    for part in chunks(len(queries), len(archive)):
         relevant = classes_of_query[part] @ classes_of_archive > 0  # [chunk, n]
         keys = _order_keys(queries[part] @ archive.T)
         if excluded is not None:
@@ -232,43 +180,8 @@ def mean_average_precision(
     return total / counted if counted else None
 
 
-def cover_distance(
-    query_cover: npt.NDArray[np.floating[Any]], archive_cover: npt.NDArray[np.floating[Any]], answers: Rows
-) -> float:
-    """Cover distance@k: mean over answers and queries of half the L1 distance between class fractions.
-
-    Args:
-        query_cover: float [q, c], share of each class in each query's area.
-        archive_cover: float [n, c], the same of the archive images.
-        answers: int64 [q, k], archive rows.
-
-    Returns:
-        0 where all answers have their query's cover, 1 where they have no class in common.
-
-    Raises:
-        EvaluationError: there are no queries.
-    """
-    difference = np.abs(_some(query_cover, "queries")[:, None, :] - archive_cover[answers])
-    return float(difference.sum(axis=2, dtype=np.float64).mean() / 2)
-
-
-def modality_gap(first: Vectors, second: Vectors) -> float:
-    """Euclidean distance between the mean embeddings of two modalities, 0 to 2.
-
-    Args:
-        first: float32 [n, d], unit-norm.
-        second: float32 [m, d], unit-norm.
-
-    Raises:
-        EvaluationError: a modality has no images.
-
-    Source: Liang et al. 2022, Mind the Gap (arXiv 2203.02053).
-    """
-    means = [_some(vectors, "embeddings").mean(axis=0, dtype=np.float64) for vectors in (first, second)]
-    return float(np.linalg.norm(means[0] - means[1]))
-
-
-def _chunks(queries: int, archive: int) -> Iterator[slice]:
+def chunks(queries: int, archive: int) -> Iterator[slice]:
+    """Parts of the queries whose scores with the archive, or anything of that size, are held at a time."""
     size = max(1, SCORES_PER_CHUNK // max(archive, 1))
     for start in range(0, queries, size):
         yield slice(start, start + size)
@@ -286,19 +199,6 @@ def _order_keys(scores: Vectors) -> npt.NDArray[np.int64]:
     keys <<= 32
     keys |= np.arange(scores.shape[1], dtype=np.int64) << 1
     return keys
-
-
-def _label_counts(
-    query_labels: Bitmap, archive_labels: Bitmap, answers: Rows
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Labels shared [q, k], labels of each query [q, 1], labels of each answer [q, k]."""
-    _some(answers, "answers")
-    of_query = query_labels.sum(axis=1)[:, None]
-    of_answer = archive_labels.sum(axis=1)[answers]
-    if not of_query.all() or not of_answer.all():
-        raise EvaluationError("an image without labels among queries or answers; leave such images out first")
-    shared = np.stack([(query_labels & archive_labels[column]).sum(axis=1) for column in answers.T], axis=1)
-    return shared, of_query, of_answer
 
 
 def _some(values: npt.NDArray[Any], what: str) -> npt.NDArray[Any]:

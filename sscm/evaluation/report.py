@@ -11,7 +11,8 @@ from typing import Any
 import jinja2
 
 from sscm.evaluation.curves import training_curves
-from sscm.evaluation.figures import Evaluation, Figure
+from sscm.evaluation.exhibits import Exhibit
+from sscm.evaluation.figures import TRAINED, Evaluation, Figure
 from sscm.evaluation.gallery import OTHER, PARTNER, RELEVANT, GalleryRow, Shown
 from sscm.evaluation.protocols import Direction
 from sscm.evaluation.protocols import metric as metric_named
@@ -20,28 +21,31 @@ from sscm.sensors import Modality
 from sscm.workspace import open_workspace
 
 TEMPLATE = "report.html.jinja"
-HEADLINE_K = 10
-"""Answers that the headline's partner recall looks at."""
 
 
-def write_report(path: Path, evaluation: Evaluation, bundle: Bundle, rows: Sequence[GalleryRow]) -> None:
+def write_report(
+    path: Path, evaluation: Evaluation, bundle: Bundle, rows: Sequence[GalleryRow], exhibits: Sequence[Exhibit] = ()
+) -> None:
     """Write the report page whole or not at all; arguments as of :func:`render_report`.
 
     Raises:
         WorkspaceError: it cannot be written.
     """
     target = path.expanduser().absolute()
-    html = render_report(evaluation, bundle, rows)
+    html = render_report(evaluation, bundle, rows, exhibits)
     open_workspace(str(target.parent)).write_bytes(html.encode(), target.name)
 
 
-def render_report(evaluation: Evaluation, bundle: Bundle, rows: Sequence[GalleryRow]) -> str:
+def render_report(
+    evaluation: Evaluation, bundle: Bundle, rows: Sequence[GalleryRow], exhibits: Sequence[Exhibit] = ()
+) -> str:
     """The report page.
 
     Args:
         evaluation: the figures.
         bundle: the model, for its settings and the record of its training.
         rows: the gallery.
+        exhibits: sections of panels beside the figures.
 
     Returns:
         HTML in which style, curves and pictures are inline: opening it asks nothing of any server.
@@ -64,6 +68,7 @@ def render_report(evaluation: Evaluation, bundle: Bundle, rows: Sequence[Gallery
         heads=_heads(evaluation),
         blocks=[_block(evaluation, direction, titles) for direction in evaluation.directions],
         curves=training_curves(bundle.record.get("epochs", ())),
+        exhibits=exhibits,
         galleries=_galleries(rows, titles),
         answers=max((len(row.answers) for row in rows), default=0),
         composites=" ".join(filter(None, map(_composite, bundle.modalities))),
@@ -76,22 +81,20 @@ def render_report(evaluation: Evaluation, bundle: Bundle, rows: Sequence[Gallery
 
 
 def _cards(evaluation: Evaluation, titles: Mapping[str, str]) -> list[dict[str, str]]:
-    """The headline: how often the partner is found."""
+    """The protocol's headline: partner recall, or the metric of a published protocol, direction by direction."""
+    name, k = evaluation.protocol.headline, evaluation.protocol.headline_k
     cards = []
     for direction in evaluation.directions:
-        found = {name: evaluation.figure(name, direction, "partner_recall", HEADLINE_K) for name in evaluation.encoders}
-        trained = found.get("trained")
+        found = {encoder: evaluation.figure(encoder, direction, name, k) for encoder in evaluation.encoders}
+        trained = found.get(TRAINED)
         if trained is None:
             continue
-        beside = ", ".join(f"{name} {f.value:.1%}" for name, f in found.items() if f and name != "trained")
+        text = f"{name.replace('_', ' ')}{f'@{k}' if k else ''} of {trained.queries:,} queries in {trained.archive:,}"
+        if name == "partner_recall":
+            text = f"of {trained.queries:,} queries have their own partner among the first {k} of {trained.archive:,}"
+        beside = ", ".join(f"{encoder} {f.value:.1%}" for encoder, f in found.items() if f and encoder != TRAINED)
         cards.append(
-            {
-                "title": _spoken(direction, titles),
-                "value": f"{trained.value:.1%}",
-                "text": f"of {trained.queries:,} queries have their own partner among the first {HEADLINE_K} of "
-                f"{trained.archive:,}",
-                "beside": beside,
-            }
+            {"title": _spoken(direction, titles), "value": f"{trained.value:.1%}", "text": text, "beside": beside}
         )
     return cards
 
@@ -155,7 +158,7 @@ def _meaning(figure: Figure, titles: Mapping[str, str]) -> str:
         f"{figure.metric}{at}, {figure.encoder}, {_spoken(figure.direction, titles)}: {figure.queries:,} queries of "
         f"split {figure.query_split}, {figure.archive:,} images of split {figure.archive_split}"
     )
-    if figure.query_split == figure.archive_split:
+    if figure.query_split == figure.archive_split and metric_named(figure.metric).goal:
         text += ", own pair left out" if figure.own_pair_excluded else ", own pair kept in"
     return text
 

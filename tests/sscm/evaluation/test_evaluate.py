@@ -7,8 +7,8 @@ import pytest
 from sscm.archive.manifest import read_manifest
 from sscm.archive.schema import decode_group
 from sscm.config import EvaluateConfig, IndexConfig, ModelConfig
-from sscm.errors import EvaluationError, GenerationError
-from sscm.evaluation import metrics
+from sscm.errors import ConfigError, EvaluationError, GenerationError
+from sscm.evaluation import geometry, metrics
 from sscm.evaluation.evaluate import evaluate
 from sscm.evaluation.protocols import Direction
 from sscm.index.adapt import SampleBatches, draw_sample
@@ -80,7 +80,7 @@ def test_the_untrained_encoder_is_the_seeds(indexed, tmp_path):
                 table = file.read(columns=list(m.group_names))
             vectors.append(fresh.encode(m.name, {g.name: decode_group(table[g.name], g) for g in m.groups}))
         images[m.name] = np.concatenate(vectors)
-    expected = metrics.modality_gap(images["s1"], images["s2"])
+    expected = geometry.modality_gap(images["s1"], images["s2"])
     found = evaluation.figure("untrained", Direction("s1", "s2"), "modality_gap")
     assert found.value == pytest.approx(expected, abs=1e-4)
     assert found.value < 0.3
@@ -91,12 +91,51 @@ def test_other_splits_without_the_untrained_encoder(indexed):
     workspace, _ = indexed
     evaluation = evaluate(EvaluateConfig(workspace=workspace.uri, query_split="validation", untrained=False))
     assert evaluation.encoders == ("trained", "chance")
-    assert {(f.query_split, f.archive_split, f.queries, f.archive) for f in evaluation.figures} == {
-        ("validation", "test", 20, 40)
+    found = {(f.query_split, f.archive_split, f.queries, f.archive): f.metric for f in evaluation.figures}
+    assert set(found) == {
+        ("validation", "test", 20, 40),
+        ("validation", "validation", 20, 20),
+        ("test", "test", 40, 40),
     }
+    assert found["validation", "validation", 20, 20] == "alignment" and found["test", "test", 40, 40] == "uniformity"
+    assert evaluation.sizes_text == "20 queries, 40 images searched in every direction"
     assert any("partner recall left out" in note for note in evaluation.notes)
     assert workspace.exists("report.html")  # where a local workspace has it by default
     assert str(evaluation.report) == workspace.path_of("report.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "splits", "metric", "ks"),
+    [
+        ("csmae", ("validation", "test", 20, 40), "f1_of_means", [10]),
+        ("jepa", ("test", "test", 40, 40), "mean_pair_f1", [5]),
+        ("mueller", ("train", "test", 32, 40), "f1_at_rank", [8, 16, 32]),
+    ],
+)
+def test_published_protocols(indexed, tmp_path, name, splits, metric, ks):
+    workspace, _ = indexed
+    path, page = tmp_path / "figures.json", tmp_path / "page.html"
+    evaluation = evaluate(
+        EvaluateConfig(workspace=workspace.uri, protocol=name, untrained=False, json=path, report=page)
+    )
+    found = [f for f in evaluation.figures if (f.encoder, f.metric) == ("trained", metric)]
+    assert [f.k for f in found if f.direction == Direction("s1", "s2")] == ks
+    assert {(f.query_split, f.archive_split, f.queries, f.archive) for f in found} == {splits}
+    assert {f.own_pair_excluded for f in found} == {name == "jepa"}
+    about = json.loads(path.read_text())["protocol"]
+    assert (about["name"], about["query_split"], about["archive_split"]) == (name, *splits[:2])
+    words = page.read_text()
+    assert f"protocol {name} (" in words and f"{metric.replace('_', ' ')}@{ks[0]} of {splits[2]} queries" in words
+    if name == "mueller":
+        assert any("40 images to find, too few for k = 64, 128, 256, 512, 1000" in note for note in evaluation.notes)
+
+
+def test_a_protocol_and_other_splits_contradict(indexed):
+    workspace, _ = indexed
+    with pytest.raises(
+        ConfigError, match="query_split = 'test' with protocol 'csmae', whose query_split is 'validatio"
+    ):
+        evaluate(EvaluateConfig(workspace=workspace.uri, protocol="csmae", query_split="test"))
 
 
 def test_no_index(archive):

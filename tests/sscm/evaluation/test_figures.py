@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from sscm.evaluation.figures import TABLE_COLUMNS, short_number
-from sscm.evaluation.protocols import METRICS, Direction
+from sscm.evaluation.protocols import METRICS, PROTOCOLS, Direction
 
 CROSS = Direction("s1", "s2")
 
@@ -66,6 +66,46 @@ def test_best(evaluation):
     smallest = dataclasses.replace(gap, value=0.0)
     changed = dataclasses.replace(evaluation, figures=tuple(smallest if f == gap else f for f in evaluation.figures))
     assert changed.best(CROSS, "modality_gap") > 0  # chance is no rival there
+
+
+def test_encoders_of_any_name_stand_between_trained_and_untrained(evaluation):
+    others = []
+    for name in ("sibling", "another"):
+        others += [dataclasses.replace(f, encoder=name) for f in evaluation.figures if f.encoder == "untrained"]
+    best = dataclasses.replace(evaluation.figure("trained", CROSS, "mean_pair_f1", 5), encoder="sibling", value=2.0)
+    others = [
+        best if (f.encoder, f.direction, f.metric, f.k) == ("sibling", CROSS, "mean_pair_f1", 5) else f for f in others
+    ]
+    changed = dataclasses.replace(evaluation, figures=(*evaluation.figures, *others))
+    assert changed.encoders == ("trained", "sibling", "another", "untrained", "chance")
+    assert changed.best(CROSS, "mean_pair_f1", 5) == 2.0
+    assert "another" in printed(changed)
+
+
+def test_what_is_no_goal_has_no_best(evaluation):
+    assert evaluation.figure("trained", CROSS, "alignment") is not None
+    assert evaluation.best(CROSS, "alignment") is None
+    assert evaluation.best(Direction("s1", "s1"), "uniformity") is None
+
+
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_tables_of_published_protocols_fit_a_terminal(evaluation, name):
+    known = PROTOCOLS[name]
+    model = evaluation.figures[0]
+    figures = [
+        dataclasses.replace(model, encoder=encoder, metric=m.name, k=k, query_modality=query, target_modality=target)
+        for encoder in ("trained", "untrained", "chance")
+        for query in ("s1", "s2")
+        for target in ("s1", "s2")
+        for m in METRICS
+        for k in known.places(m.name)
+    ]
+    changed = dataclasses.replace(evaluation, figures=tuple(figures), protocol=known)
+    assert changed.table_columns[0] == (known.headline, known.ks[0])
+    assert {(known.headline, k) for k in known.ks} <= set(changed.table_columns)
+    text = printed(changed)
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    assert f"protocol {name}" in text and changed.to_json()["protocol"]["name"] == name
 
 
 def test_sizes_that_differ_are_told_apart(evaluation):

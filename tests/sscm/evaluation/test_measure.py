@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sscm.errors import EvaluationError
-from sscm.evaluation import metrics
+from sscm.evaluation import geometry, metrics, relevance
 from sscm.evaluation.measure import Collection, measure, measure_chance
-from sscm.evaluation.protocols import METRICS, Direction, Protocol
+from sscm.evaluation.protocols import METRICS, Direction, Protocol, choose_protocol
 
 NAMES = ("s1", "s2")
 SAME = Protocol(query_split="test", archive_split="test")
@@ -39,9 +39,9 @@ def value_of(figures, direction, name, k=None):
 def test_every_metric_of_every_direction():
     images = collection()
     figures, notes = measure(images, images, NAMES, SAME, "trained")
-    within = {(m.name, k) for m in METRICS for k in m.places if m.name not in ("partner_recall", "median_rank")}
-    within -= {("modality_gap", None)}
-    across = {(m.name, k) for m in METRICS for k in m.places}
+    every = {(m.name, k) for m in METRICS for k in SAME.places(m.name)}
+    within = {(n, k) for n, k in every if n not in ("partner_recall", "median_rank", "modality_gap", "alignment")}
+    across = every - {("uniformity", None)}
     for direction in ("s1→s1", "s2→s2", "s1→s2", "s2→s1"):
         found = [(f.metric, f.k) for f in figures if str(f.direction) == direction]
         assert set(found) == (within if direction[:2] == direction[-2:] else across)
@@ -60,14 +60,47 @@ def test_values_are_those_of_the_metrics():
     assert value_of(figures, "s1→s2", "partner_recall", 5).value == metrics.recall_at(ranks, 5)
     assert value_of(figures, "s1→s2", "median_rank").value == metrics.median_rank(ranks)
     _, answers = metrics.top_k(s2, s1, 10, np.arange(40))
-    assert value_of(figures, "s2→s1", "mean_pair_f1", 5).value == metrics.mean_pair_f1(
+    assert value_of(figures, "s2→s1", "mean_pair_f1", 5).value == relevance.mean_pair_f1(
         images.labels, images.labels, answers[:, :5]
     )
-    assert value_of(figures, "s2→s1", "cover_distance", 10).value == metrics.cover_distance(
+    assert value_of(figures, "s2→s1", "cover_distance", 10).value == relevance.cover_distance(
         images.cover, images.cover, answers
     )
     expected = metrics.mean_average_precision(s1, s1, images.labels, images.labels, np.arange(40))
     assert value_of(figures, "s1→s1", "mean_average_precision").value == expected
+
+
+def test_geometry_of_the_splits():
+    queries, archive = collection(20, 1, "q"), collection(30, 2, "a")
+    present = {"s1": np.arange(20) >= 2, "s2": np.arange(20) < 17}
+    queries = dataclasses.replace(queries, present=present)
+    figures, _ = measure(queries, archive, NAMES, Protocol(query_split="train", archive_split="test"), "trained")
+    found = value_of(figures, "s2→s1", "alignment")
+    assert found.value == geometry.alignment(queries.vectors["s1"][2:17], queries.vectors["s2"][2:17])
+    assert (found.query_split, found.archive_split, found.queries) == ("train", "train", 15)
+    found = value_of(figures, "s2→s2", "uniformity")
+    assert found.value == geometry.uniformity(archive.vectors["s2"])
+    assert (found.query_split, found.archive_split, found.queries) == ("test", "test", 30)
+
+
+def test_ks_of_a_protocol():
+    images = collection()
+    figures, notes = measure(images, images, NAMES, choose_protocol("mueller"), "resnet50, 100 epochs")
+    assert {f.encoder for f in figures} == {"resnet50, 100 epochs"}
+    assert [f.k for f in figures if f.metric == "f1_at_rank" and f.direction == Direction("s1", "s2")] == [8, 16, 32]
+    assert [f.k for f in figures if f.metric == "mean_average_precision" and f.direction == Direction("s1", "s2")] == [
+        None,
+        8,
+        16,
+        32,
+    ]
+    assert not [f for f in figures if f.metric in ("f1_of_means", "precision")]
+    _, answers = metrics.top_k(images.vectors["s1"], images.vectors["s2"], 16)
+    found = value_of(figures, "s1→s2", "f1_at_rank", 16)
+    assert found.value == relevance.f1_at_rank(images.labels, images.labels, answers)
+    found = value_of(figures, "s1→s2", "mean_average_precision", 16)
+    assert found.value == relevance.average_precision_at_k(images.labels, images.labels, answers)
+    assert any("too few for k = 64, 128, 256, 512, 1000" in note for note in notes)
 
 
 def test_keeping_the_own_pair_in_raises_label_metrics_of_a_good_encoder_across_modalities_only():
@@ -92,7 +125,7 @@ def test_another_archive_split_has_no_partners():
     assert any("partner recall left out" in note for note in notes)
     _, answers = metrics.top_k(queries.vectors["s1"], archive.vectors["s1"], 10)
     found = value_of(figures, "s1→s1", "f1_of_means", 10)
-    assert found.value == metrics.f1_of_means(queries.labels, archive.labels, answers)
+    assert found.value == relevance.f1_of_means(queries.labels, archive.labels, answers)
     assert (found.queries, found.archive, found.own_pair_excluded) == (20, 30, False)
 
 
@@ -114,7 +147,7 @@ def test_rows_that_lack_a_modality_or_labels_take_no_part():
     here, there = [i for i in range(4, 40) if i not in (10, 11, 12)], [i for i in range(35) if i not in (10, 11, 12)]
     own = np.array([there.index(i) if i in there else -1 for i in here])
     _, answers = metrics.top_k(images.vectors["s1"][here], images.vectors["s2"][there], 5, own)
-    assert judged.value == metrics.mean_pair_f1(labels[here], labels[there], answers)
+    assert judged.value == relevance.mean_pair_f1(labels[here], labels[there], answers)
     assert value_of(figures, "s1→s2", "cover_distance", 5).queries == 35
     assert any("3 queries and 3 archive images without labels" in note for note in notes)
 
@@ -122,7 +155,13 @@ def test_rows_that_lack_a_modality_or_labels_take_no_part():
 def test_what_is_unknown_is_left_out_and_said():
     images = collection(labels=None, cover=None)
     figures, notes = measure(images, images, NAMES, SAME, "trained")
-    assert {f.metric for f in figures} == {"partner_recall", "median_rank", "modality_gap"}
+    assert {f.metric for f in figures} == {
+        "partner_recall",
+        "median_rank",
+        "modality_gap",
+        "alignment",
+        "uniformity",
+    }
     assert any("no labels" in note for note in notes)
 
 
@@ -130,7 +169,7 @@ def test_too_few_images_for_k():
     images = collection(8)
     figures, notes = measure(images, images, NAMES, SAME, "trained")
     assert {f.k for f in figures if f.metric == "mean_pair_f1"} == {5}
-    assert any("7 images to find, too few for k = [10]" in note for note in notes)
+    assert any("7 images to find, too few for k = 10" in note for note in notes)
 
 
 def test_no_query_with_a_relevant_image():
@@ -155,11 +194,11 @@ def test_chance():
     assert value_of(figures, "s1→s2", "median_rank").value == 150.5
     # A random answer is any other image: the mean over all pairs of different images.
     everything = np.array([[j for j in range(300) if j != i] for i in range(300)])
-    for name, judge in (("mean_pair_f1", metrics.mean_pair_f1), ("f1_of_means", metrics.f1_of_means)):
+    for name, judge in (("mean_pair_f1", relevance.mean_pair_f1), ("f1_of_means", relevance.f1_of_means)):
         expected = judge(images.labels, images.labels, everything)
         assert value_of(figures, "s2→s1", name, 10).value == pytest.approx(expected, abs=0.02)
     assert value_of(figures, "s1→s1", "cover_distance", 10).value == pytest.approx(
-        metrics.cover_distance(images.cover, images.cover, everything), abs=0.02
+        relevance.cover_distance(images.cover, images.cover, everything), abs=0.02
     )
     assert figures == measure_chance(images, images, NAMES, SAME, seed=5)
     assert figures != measure_chance(images, images, NAMES, SAME, seed=6)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchmetrics.retrieval import RetrievalMAP, RetrievalPrecision
+from torchmetrics.retrieval import RetrievalHitRate, RetrievalMAP, RetrievalMRR
 
 from sscm.errors import EvaluationError
 from sscm.evaluation import metrics
@@ -90,6 +90,22 @@ def test_chance_is_what_random_embeddings_reach():
     assert metrics.chance_recall(3, 5) == 1
 
 
+def test_partner_recall_and_ranks_equal_torchmetrics():
+    # One relevant image a query: its partner. Recall@k is then the hit rate, and 1/rank the reciprocal rank.
+    rng = np.random.default_rng(10)
+    queries, archive = unit(rng, 30, 8), unit(rng, 30, 8)
+    ranks = metrics.partner_ranks(queries, archive)
+    scores, partner = torch.from_numpy(queries @ archive.T + 2).ravel(), torch.eye(30, dtype=torch.bool).ravel()
+    indexes = torch.arange(30).repeat_interleave(30)
+    for k in (1, 5, 10):
+        theirs = RetrievalHitRate(top_k=k)(scores, partner, indexes=indexes)
+        assert metrics.recall_at(ranks, k) == pytest.approx(float(theirs), abs=1e-6)
+    theirs = RetrievalMRR()(scores, partner, indexes=indexes)
+    assert np.mean(1 / ranks) == pytest.approx(float(theirs), abs=1e-6)
+    median = RetrievalMRR(aggregation="median")(scores, partner, indexes=indexes)
+    assert sorted(1 / ranks, reverse=True)[15] == pytest.approx(float(median), abs=1e-6)  # torch takes the lower middle
+
+
 @pytest.mark.usefixtures("_chunked")
 class TestTopK:
     @given(st.data())
@@ -112,47 +128,6 @@ class TestTopK:
             metrics.top_k(vectors, vectors, 4, np.arange(4))
         with pytest.raises(EvaluationError, match="k = 0"):
             metrics.top_k(vectors, vectors, 0)
-
-
-class TestLabelMetrics:
-    @given(st.integers(0, 2**32 - 1))
-    def test_equal_the_obvious_loops(self, seed):
-        rng = np.random.default_rng(seed)
-        of_queries, of_archive = some_labels(rng, 6), some_labels(rng, 20)
-        answers = rng.integers(20, size=(6, 4))
-        precisions, recalls, f1s, relevant = [], [], [], []
-        for query, row in zip(of_queries, answers, strict=True):
-            for answer in row:
-                q, r = set(np.flatnonzero(query)), set(np.flatnonzero(of_archive[answer]))
-                p, s = len(q & r) / len(r), len(q & r) / len(q)
-                precisions.append(p)
-                recalls.append(s)
-                f1s.append(2 * p * s / (p + s) if p + s else 0)
-                relevant.append(bool(q & r))
-        p, s = np.mean(precisions), np.mean(recalls)
-        harmonic = 2 * p * s / (p + s) if p + s else 0
-        assert metrics.f1_of_means(of_queries, of_archive, answers) == pytest.approx(harmonic)
-        assert metrics.mean_pair_f1(of_queries, of_archive, answers) == pytest.approx(np.mean(f1s))
-        assert metrics.precision_at_k(of_queries, of_archive, answers) == pytest.approx(np.mean(relevant))
-
-    def test_the_two_f1_differ(self):
-        # One answer is right in one of its two labels, the other has one of the query's two: P (½, 1), R (1, ½).
-        of_queries = np.array([[1, 0, 0], [0, 1, 1]], bool)
-        of_archive = np.array([[1, 1, 0], [0, 0, 1]], bool)
-        answers = np.array([[0], [1]])
-        assert metrics.f1_of_means(of_queries, of_archive, answers) == pytest.approx(0.75)
-        assert metrics.mean_pair_f1(of_queries, of_archive, answers) == pytest.approx(2 / 3)
-
-    def test_an_image_without_labels_is_refused(self):
-        bare = np.zeros((1, 3), bool)
-        labelled = np.ones((1, 3), bool)
-        for of_queries, of_archive in ((bare, labelled), (labelled, bare)):
-            with pytest.raises(EvaluationError, match="without labels"):
-                metrics.mean_pair_f1(of_queries, of_archive, np.array([[0]]))
-
-    def test_bitmap(self):
-        bitmap = metrics.label_bitmap([["b"], None, ["a", "c"], []], ["a", "b", "c"])
-        assert bitmap.astype(int).tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 0]]
 
 
 @pytest.mark.usefixtures("_chunked")
@@ -196,37 +171,3 @@ class TestMeanAveragePrecision:
         assert metrics.mean_average_precision(archive[:1], archive, np.array([[False, True]]), labels) == pytest.approx(
             1 / 3
         )
-
-
-def test_precision_equals_torchmetrics():
-    rng = np.random.default_rng(6)
-    queries, archive = unit(rng, 12, 8), unit(rng, 40, 8)
-    of_queries, of_archive = some_labels(rng, 12, 8), some_labels(rng, 40, 8)
-    _, answers = metrics.top_k(queries, archive, 5)
-    relevant = of_queries.astype(int) @ of_archive.astype(int).T > 0
-    indexes = torch.arange(12).repeat_interleave(40)
-    peer = RetrievalPrecision(top_k=5)
-    theirs = peer(torch.from_numpy(queries @ archive.T).ravel(), torch.from_numpy(relevant).ravel(), indexes=indexes)
-    assert metrics.precision_at_k(of_queries, of_archive, answers) == pytest.approx(float(theirs), abs=1e-6)
-
-
-def test_cover_distance():
-    same = np.array([[0.2, 0.8], [1.0, 0.0]])
-    assert metrics.cover_distance(same, same, np.array([[0], [1]])) == 0
-    assert metrics.cover_distance(same[1:], np.array([[0.0, 1.0]]), np.array([[0]])) == 1
-    rng = np.random.default_rng(7)
-    of_queries, of_archive = rng.dirichlet(np.ones(4), 6), rng.dirichlet(np.ones(4), 20)
-    answers = rng.integers(20, size=(6, 3))
-    slow = np.mean([np.abs(of_queries[i] - of_archive[j]).sum() / 2 for i in range(6) for j in answers[i]])
-    assert metrics.cover_distance(of_queries, of_archive, answers) == pytest.approx(slow)
-
-
-def test_modality_gap():
-    vectors = unit(np.random.default_rng(8), 100, 16)
-    assert metrics.modality_gap(vectors, vectors[::-1]) == pytest.approx(0, abs=1e-6)
-    north = np.tile(np.array([[1, 0]], np.float32), (5, 1))
-    assert metrics.modality_gap(north, -north[:3]) == pytest.approx(2)
-    # Means of n random unit vectors lie about sqrt(1/n) from 0, so two of them sqrt(2/n) apart.
-    rng = np.random.default_rng(9)
-    gap = metrics.modality_gap(unit(rng, 1000, 128), unit(rng, 1000, 128))
-    assert gap == pytest.approx(np.sqrt(2 / 1000), rel=0.2)
