@@ -7,6 +7,7 @@ import pytest
 
 from sscm.errors import WorkspaceError
 from sscm.evaluation.collect import collect, places
+from sscm.evaluation.exhibits import make_exhibits
 from sscm.evaluation.gallery import gallery_rows
 from sscm.evaluation.protocols import Direction
 from sscm.evaluation.report import render_report, write_report
@@ -135,3 +136,16 @@ def test_written_whole_or_not_at_all(tmp_path, evaluation, bundle, rows, html):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkspaceError):
         write_report(tmp_path / "file" / "report.html", evaluation, bundle, rows)
+
+
+def test_exhibits_are_inline_and_told_in_words(evaluation, bundle, archive, parts_of):
+    images = collect(parts_of(archive, noise=0.3), ["test"], NAMES)["test"]
+    titles = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
+    exhibits = make_exhibits({"trained": (images, images)}, titles, evaluation.protocol, 0)
+    html = render_report(evaluation, bundle, [], exhibits)
+    test_nothing_is_fetched(html)
+    pictures = [attributes for tag, attributes in Page(html).tags if tag == "svg"]
+    assert len(pictures) == 5 + sum(len(e.panels) for e in exhibits)
+    assert all(p["role"] == "img" and p["aria-label"] for p in pictures)
+    for exhibit in exhibits:
+        assert exhibit.heading in html and all(p.title in html for p in exhibit.panels)
