@@ -169,6 +169,15 @@ def test_chunks_of_logits_change_nothing_but_memory():
             assert torch.allclose(plain, other, rtol=1e-12, atol=1e-14)
 
 
+@pytest.fixture
+def one_thread():
+    """Layers this small only wait for one another on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Toy(nn.Module):
     """Tiny images to projections."""
 
@@ -202,6 +211,7 @@ def spread_and_recall(objective):
     return spread, recall
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "objective",
     [
@@ -217,6 +227,7 @@ def test_training_finds_partners_and_does_not_collapse(objective):
     assert spread > 2 and recall > 0.5, (spread, recall)
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_without_what_tells_pairs_apart_the_same_training_collapses():
     with pytest.raises(ConfigError, match="collapsing"):
         ObjectiveConfig(w_mim=0.0)
