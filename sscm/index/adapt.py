@@ -1,9 +1,9 @@
 """Adapting encoders to an archive: a bounded, seeded sample of its pairs, gone through where embedding runs.
 
 The cost does not grow with the archive: at most :data:`SAMPLE_PAIRS` pairs are read and encoded twice, once for the
-statistics and once for the centres. Measured on one core, that takes 2.2 times as long as embedding the same pairs: most
-of the time of a small index, under 1 % for a million pairs. They are read anew since reading is 1 % of it; held as
-prepared pixels they would take 3 GB.
+statistics and once for the centres. Measured on one core, that takes 2.2 times as long as embedding the same pairs:
+most of the time of a small index, under 1 % for a million pairs. They are read anew since reading is 1 % of it; held
+as prepared pixels they would take 3 GB.
 """
 
 from __future__ import annotations
