@@ -89,7 +89,8 @@ def _cards(evaluation: Evaluation, titles: Mapping[str, str]) -> list[dict[str, 
         trained = found.get(TRAINED)
         if trained is None:
             continue
-        text = f"{name.replace('_', ' ')}{f'@{k}' if k else ''} of {trained.queries:,} queries in {trained.archive:,}"
+        spoken = name.replace("_", " ").replace("f1", "F1") + (f"@{k}" if k else "")
+        text = f"{spoken} of {trained.queries:,} queries in {trained.archive:,}"
         if name == "partner_recall":
             text = f"of {trained.queries:,} queries have their own partner among the first {k} of {trained.archive:,}"
         beside = ", ".join(f"{encoder} {f.value:.1%}" for encoder, f in found.items() if f and encoder != TRAINED)

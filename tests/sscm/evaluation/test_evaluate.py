@@ -125,7 +125,8 @@ def test_published_protocols(indexed, tmp_path, name, splits, metric, ks):
     about = json.loads(path.read_text())["protocol"]
     assert (about["name"], about["query_split"], about["archive_split"]) == (name, *splits[:2])
     words = page.read_text()
-    assert f"protocol {name} (" in words and f"{metric.replace('_', ' ')}@{ks[0]} of {splits[2]} queries" in words
+    spoken = metric.replace("_", " ").replace("f1", "F1")
+    assert f"protocol {name} (" in words and f"{spoken}@{ks[0]} of {splits[2]} queries" in words
     if name == "mueller":
         assert any("40 images to find, too few for k = 64, 128, 256, 512, 1000" in note for note in evaluation.notes)
 
