@@ -196,7 +196,11 @@ class TrainConfig:
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises; then it falls by a cosine to zero."""
     augment: bool = True
-    """Flip and turn both images of a pair alike."""
+    """Flip, turn and crop both images of a pair alike."""
+    crop: float = 0.6
+    """Least share of the area that a crop keeps; 1 leaves images whole."""
+    bfloat16: bool | None = None
+    """Forward and backward in bfloat16; by default on GPUs only. Processors with AVX-512 BF16 or AMX gain by it too."""
     workers: int = 1
     """Ray Train workers: GPUs in all, or processes on CPU."""
     cpus_per_worker: int = 2
@@ -226,6 +230,7 @@ class TrainConfig:
             f"micro_batch = {self.micro_batch}; expected at least 2: one pair has no statistics",
         )
         _require(self.lr > 0, f"lr = {self.lr}; expected more than 0")
+        _require(0 < self.crop <= 1, f"crop = {self.crop}; expected a share above 0, up to 1")
         _require(0 <= self.warmup < 1, f"warmup = {self.warmup}; expected a share from 0, below 1")
         _require(not (self.resume and self.name is None), "resume wants the name of the run: --resume --name NAME")
 

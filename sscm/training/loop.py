@@ -23,7 +23,7 @@ from sscm.model.encoders import Encoder, as_tensor
 from sscm.model.weights import load_backbone_weights
 from sscm.training.checkpoint import LOSSES, report, restore
 from sscm.training.job import WorkerJob
-from sscm.training.step import PairEncoders, TrainingStep, learning_rate
+from sscm.training.step import PairEncoders, TrainingStep, in_bfloat16, learning_rate
 from sscm.training.validate import validate
 from sscm.workspace import RUNS
 
@@ -72,7 +72,7 @@ def _train(job: WorkerJob) -> None:
         load_backbone_weights(encoders, Path(config.model.weights))
     encoders = encoders.to(device).to(memory_format=torch.channels_last)
     total_steps = config.epochs * plan.steps_per_epoch
-    model: nn.Module = PairEncoders(encoders)
+    model: nn.Module = PairEncoders(encoders, in_bfloat16(config, device))
     if workers > 1:
         model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
     train_step = TrainingStep(encoders, config, total_steps, model)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sscm.config import TrainConfig
 from sscm.errors import NonFiniteLossError
-from sscm.model.augment import apply_symmetries, random_symmetries
+from sscm.model.augment import augment
 from sscm.model.gather import Layout, distributed, exchange
 from sscm.model.gradient_cache import cached_backward
 from sscm.model.neighbours import NeighbourQueue, key_of
@@ -22,14 +22,15 @@ from sscm.model.objective import Losses, joint_loss
 class PairEncoders(nn.Module):
     """All encoders behind one ``forward``, so that one DistributedDataParallel holds them."""
 
-    def __init__(self, encoders: nn.ModuleDict) -> None:
+    def __init__(self, encoders: nn.ModuleDict, bfloat16: bool) -> None:
         super().__init__()
         self.encoders = encoders
+        self.bfloat16 = bfloat16
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Modality → prepared pixels [n, bands, size, size] to modality → raw projections float [n, d]."""
         device = next(iter(images.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
             return {name: self.encoders[name].project(pixels) for name, pixels in images.items()}  # type: ignore[operator]
 
 
@@ -57,8 +58,8 @@ class TrainingStep:
         self.encoders = encoders
         self.config = config
         self.total_steps = total_steps
-        self.model = model or PairEncoders(encoders)
         self.device = next(encoders.parameters()).device
+        self.model = model or PairEncoders(encoders, in_bfloat16(config, self.device))
         self.optimizer = torch.optim.AdamW(
             parameter_groups(encoders, config.weight_decay), lr=config.lr, fused=self.device.type == "cuda"
         )
@@ -96,7 +97,7 @@ class TrainingStep:
             nothing = torch.zeros((), device=self.device)
             return Losses(nothing, nothing, nothing, nothing)
         if self.config.augment and ids:
-            images = apply_symmetries(images, random_symmetries(len(ids), generator))
+            images = augment(images, self.config.crop, generator)
         images = {name: pixels.contiguous(memory_format=torch.channels_last) for name, pixels in images.items()}
         keys = torch.tensor(key_of(ids), dtype=torch.int64, device=self.device) if self.queue is not None else None
         objective = self.config.objective
@@ -160,6 +161,11 @@ class TrainingStep:
         losses = loss_of(self.model(images))
         losses.total.backward()  # type: ignore[no-untyped-call]
         return losses
+
+
+def in_bfloat16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether encoders are trained in bfloat16 on a device: by default where its matrix units have that format."""
+    return device.type == "cuda" if config.bfloat16 is None else config.bfloat16
 
 
 def finite_rows(images: Mapping[str, Tensor]) -> Tensor:

@@ -88,6 +88,11 @@ REGIONS = (
     ),
 )  # fmt: skip
 
+UNSEEN_REGIONS = ("hedgerow country", "upland")
+"""Regions that an archive with ``unseen_test`` keeps for its test split: their mixes of classes are of their own."""
+UNSEEN_SEASON = "autumn"
+"""Season that it keeps for its test split."""
+
 PLACES = (
     (-8.5, 52.2), (-7.2, 39.0), (-4.5, 40.0), (-3.5, 52.0), (-1.0, 42.0), (0.5, 47.0), (3.0, 48.8), (4.0, 45.0),
     (6.3, 49.6), (9.0, 51.0), (11.0, 48.2), (13.0, 52.4), (14.5, 48.2), (14.0, 57.0), (16.5, 47.0), (17.5, 51.5),
@@ -166,23 +171,25 @@ _CROPS = {
 }
 
 
-def draw_scene(rng: np.random.Generator, number: int) -> Scene:
+def draw_scene(rng: np.random.Generator, number: int, unseen: bool | None = None) -> Scene:
     """Draw what the patches of a scene share.
 
     Args:
         rng: source of randomness, of this scene alone.
         number: its place in the archive; decides the place on the map, so that no two scenes overlap until all
             2,880 places are taken.
+        unseen: whether region and season are those of :data:`UNSEEN_REGIONS` and :data:`UNSEEN_SEASON`, or none of
+            them; None draws from all.
     """
-    region = REGIONS[int(rng.integers(len(REGIONS)))]
-    day = int(rng.integers(365))
-    s2_time = datetime(int(rng.integers(2017, 2024)), 1, 1, 10, tzinfo=UTC) + timedelta(
-        days=day, minutes=int(rng.integers(0, 60))
-    )
+    regions = [r for r in REGIONS if unseen is None or (r.name in UNSEEN_REGIONS) == unseen]
+    region = regions[int(rng.integers(len(regions)))]
+    day, s2_time = _optical_time(rng)
+    while unseen is not None and (_season(s2_time) == UNSEEN_SEASON) != unseen:
+        day, s2_time = _optical_time(rng)
     away = int(rng.integers(1, 7)) * (1 if rng.random() < 0.5 else -1)
     evening = rng.random() < 0.5  # ascending orbits pass in the evening and look east, descending ones look west
     s1_time = s2_time.replace(hour=16 if evening else 5, minute=int(rng.integers(0, 60))) + timedelta(days=away)
-    season = SEASONS[(s2_time.month % 12) // 3]
+    season = _season(s2_time)
     summer = 0.5 - 0.5 * math.cos(2 * math.pi * (day - 15) / 365)
     longitude, latitude = PLACES[number % len(PLACES)]
     slot = number // len(PLACES) % (_LATTICE[0] * _LATTICE[1])
@@ -217,6 +224,17 @@ def draw_scene(rng: np.random.Generator, number: int) -> Scene:
         wind_db=float(rng.normal(0, 2.0)),
         offset_db=rng.normal(0, 0.4) + rng.normal(0, 0.25, 2),
     )
+
+
+def _optical_time(rng: np.random.Generator) -> tuple[int, datetime]:
+    """A day of the year from 0, and a morning hour of it in some year, UTC."""
+    day = int(rng.integers(365))
+    year = datetime(int(rng.integers(2017, 2024)), 1, 1, 10, tzinfo=UTC)
+    return day, year + timedelta(days=day, minutes=int(rng.integers(0, 60)))
+
+
+def _season(time: datetime) -> str:
+    return SEASONS[(time.month % 12) // 3]
 
 
 def footprint(scene: Scene, slot: int, metres: float) -> tuple[float, float, float, float]:

@@ -89,7 +89,7 @@ class SyntheticSource:
         if type(index) is not int or not 0 <= index < self.config.pairs:
             raise PairError(ref.key, f"index {index!r}", f"a number from 0 to {self.config.pairs - 1}", pair_id=ref.key)
         number, slot = divmod(index, self.patches_per_scene)
-        scene = _scene(self.config.seed, number)
+        scene = _scene(self.config.seed, number, (ref.split == "test") if self.config.unseen_test else None)
         rng = _generator(self.config.seed, _PATCH_STREAM, index)
         ground = draw_ground(rng, self.config.pixels, scene)
         slopes = relief(rng, ground.side)
@@ -141,5 +141,5 @@ def _generator(seed: int, stream: int, number: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=256)
-def _scene(seed: int, number: int) -> Scene:
-    return draw_scene(_generator(seed, _SCENE_STREAM, number), number)
+def _scene(seed: int, number: int, unseen: bool | None) -> Scene:
+    return draw_scene(_generator(seed, _SCENE_STREAM, number), number, unseen)

@@ -62,7 +62,7 @@ def images(seed):
 def loss_and_gradient(rank, counts, objective, micro_batch):
     """Mean loss over workers, and the gradient that DistributedDataParallel leaves, on the second of two batches."""
     encoders = toys()
-    pairs = PairEncoders(encoders)
+    pairs = PairEncoders(encoders, bfloat16=False)
     model = DistributedDataParallel(pairs) if len(counts) > 1 else pairs
     queue = NeighbourQueue(30) if objective.neighbours == "queue" else None
     start, rows = sum(counts[:rank]), counts[rank]
@@ -94,7 +94,7 @@ def loss_and_gradient(rank, counts, objective, micro_batch):
 def train_on(rank, workers, steps):
     """Parameters after some steps of a global batch that workers share."""
     encoders = toys()
-    pairs = PairEncoders(encoders)
+    pairs = PairEncoders(encoders, bfloat16=False)
     config = TrainConfig(batch_size=ROWS, augment=False, objective=ObjectiveConfig(isp_warmup=0.0, **WEIGHTS))
     step = TrainingStep(encoders, config, 10, DistributedDataParallel(pairs) if workers > 1 else pairs)
     share = ROWS // workers

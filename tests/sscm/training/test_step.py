@@ -30,7 +30,7 @@ def step_of(workers=1, **changes):
     encoders = nn.ModuleDict({"s1": Toy(2), "s2": Toy(3)})
     objective = changes.pop("objective", ObjectiveConfig(isp_warmup=0.0))
     config = TrainConfig(batch_size=8, augment=False, objective=objective, **changes)
-    pairs = PairEncoders(encoders)
+    pairs = PairEncoders(encoders, bfloat16=False)
     return TrainingStep(encoders, config, 10, DistributedDataParallel(pairs) if workers > 1 else pairs)
 
 

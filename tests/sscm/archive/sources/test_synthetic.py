@@ -15,6 +15,7 @@ import shapely
 
 from sscm.archive.sources.base import PairRef
 from sscm.archive.sources.bigearthnet_labels import CORINE_OF_CLASS
+from sscm.archive.sources.simulated_scene import UNSEEN_REGIONS, UNSEEN_SEASON
 from sscm.archive.sources.synthetic import LABEL_SHARE, SyntheticSource
 from sscm.archive.validate import validate_pair
 from sscm.config import SyntheticConfig
@@ -223,3 +224,12 @@ def test_plan_is_stable_and_keys_are_unique(source):
 def test_a_reference_of_another_source_is_refused(source, index):
     with pytest.raises(PairError, match=r"expected a number from 0 to 1499"):
         next(source.read(PairRef(key="stranger", split="train", args={"index": index})))
+
+
+def test_an_unseen_test_split_has_country_and_season_of_its_own():
+    source = SyntheticSource(SyntheticConfig(pairs=200, seed=3, pixels=24, unseen_test=True))
+    found = [(pair.split == "test", pair.properties) for pair in read_all(source, source.plan()[::5])]
+    assert {test for test, _ in found} == {True, False}
+    for test, properties in found:
+        assert (properties["region"] in UNSEEN_REGIONS) == test
+        assert (properties["season"] == UNSEEN_SEASON) == test
