@@ -256,7 +256,8 @@ def _about(bundle: Bundle, generation: Generation) -> dict[str, Any]:
         "simulated": bundle.simulated,
         "created": bundle.created,
         "code_version": bundle.code_version,
-        "adaptation": adapted and {"fingerprint": adapted.fingerprint, "images": dict(adapted.images)},
+        "adaptation": adapted
+        and {"kind": adapted.kind, "fingerprint": adapted.fingerprint, "images": dict(adapted.images)},
     }
 
 

@@ -69,7 +69,11 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     shown = {TRAINED: (queries, archive)}
     figures, notes = measure(queries, archive, names, protocol, TRAINED)
     if generation.adaptation is not None:
-        notes.append(f"encoders adapted, without labels, to {generation.adaptation.pairs:,} pairs of the index")
+        how = {"centre": "embeddings centred", "statistics": "batch-norm statistics, then embeddings centred"}
+        notes.append(
+            f"encoders adapted, without labels, to {generation.adaptation.pairs:,} pairs of the index: "
+            f"{how[generation.adaptation.kind]}"
+        )
     if config.untrained:
         bare = _untrained(workspace, generation, bundle, images, config.seed)
         shown[UNTRAINED] = bare[protocol.query_split], bare[protocol.archive_split]
@@ -122,8 +126,8 @@ def _untrained(
 ) -> dict[str, Collection]:
     """The same images, embedded by encoders that were never trained.
 
-    Where the index's encoders are adapted to its archive, these are too, on the same pairs: what training gained is
-    then the difference.
+    Where the index's encoders are adapted to its archive, these are too, alike and on the same pairs: what training
+    gained is then the difference.
     """
     manifest = read_manifest(workspace)
     shards = [shard for shard in manifest.shards if shard.split in images]
@@ -132,7 +136,8 @@ def _untrained(
     with embedding_session(config):
         if generation.adaptation is not None:
             indexed = [shard for shard in manifest.shards if shard.file in generation.sources]
-            sample = draw_sample(indexed, generation.adaptation.most, generation.adaptation.seed)
+            how = generation.adaptation
+            sample = draw_sample(indexed, how.kind, how.most, how.seed)
             if sample is not None:
                 fresh = adapt(fresh, run_adaptation(workspace, fresh, sample, config))
         with progress("embed untrained", sum(shard.rows for shard in shards)) as advance:

@@ -1,4 +1,4 @@
-"""Encoders adapted to the archive that is searched: by its images, without labels; queries take the same statistics."""
+"""Encoders adapted to the archive that is searched: by its images, without labels; queries are embedded likewise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from sscm.archive.manifest import Manifest
 from sscm.archive.schema import decode_group
 from sscm.archive.stream import Piece, pieces_of, read_pieces
-from sscm.model.adaptation import adapt, estimate_adaptation
+from sscm.model.adaptation import Kind, adapt, estimate_adaptation
 from sscm.model.bundle import Bundle
 from sscm.sensors import Modality
 from sscm.workspace import Workspace
@@ -23,7 +23,7 @@ BATCH = 64
 Groups = dict[str, npt.NDArray[Any]]
 
 
-def adapted(bundle: Bundle, workspace: Workspace, manifest: Manifest, split: str) -> Bundle:
+def adapted(bundle: Bundle, workspace: Workspace, manifest: Manifest, split: str, kind: Kind) -> Bundle:
     """The same weights, adapted to all images of the split that is searched.
 
     Args:
@@ -31,13 +31,14 @@ def adapted(bundle: Bundle, workspace: Workspace, manifest: Manifest, split: str
         workspace: where the archive is.
         manifest: what it holds.
         split: the split that is searched.
+        kind: what is adapted.
 
     Raises:
         BundleError: the weights are not finite.
         WorkspaceError: a shard cannot be read.
     """
     batches = SplitBatches(workspace, manifest.modalities, batches_of(pieces_of(manifest.of_split(split)), BATCH))
-    return adapt(bundle, estimate_adaptation(bundle, batches))
+    return adapt(bundle, estimate_adaptation(bundle, batches, kind))
 
 
 class SplitBatches:

@@ -24,6 +24,7 @@ from sscm.evaluation.protocols import Protocol
 from sscm.experiment.adapting import adapted
 from sscm.experiment.exact import exact
 from sscm.experiment.prepared import Prepared
+from sscm.experiment.spec import Adapt
 from sscm.experiment.spectral_trial import measure_rows, measure_spectrum
 from sscm.experiment.trials import FORMAT, Trial
 from sscm.index.embed import embed_shard
@@ -92,9 +93,9 @@ def run_trial(trial: Trial, setting: Setting, prepared: Prepared | None, on_epoc
         ]
     elif trial.kind == "spectrum":
         given = (setting.workspace, setting.manifest, setting.protocol, setting.pairs)
-        evaluations = [{"adapt": adapt, **_json(*measure_spectrum(*given, adapt))} for adapt in trial.adapt]
+        evaluations = [{"adapt": adapt, **_json(*measure_spectrum(*given, adapt != "none"))} for adapt in trial.adapt]
     else:
-        evaluations = [{"adapt": False, **_json(*_chance(setting, trial.seed))}]
+        evaluations = [{"adapt": "none", **_json(*_chance(setting, trial.seed))}]
     return {
         "format": FORMAT,
         "key": trial.key,
@@ -184,10 +185,10 @@ def _bundle(
     return exact(bundle), history, seconds
 
 
-def _adapted(bundle: Bundle, setting: Setting, adapt: bool) -> Bundle:
-    if not adapt:
+def _adapted(bundle: Bundle, setting: Setting, adapt: Adapt) -> Bundle:
+    if adapt == "none":
         return bundle
-    return adapted(bundle, setting.workspace, setting.manifest, setting.protocol.archive_split)
+    return adapted(bundle, setting.workspace, setting.manifest, setting.protocol.archive_split, adapt)
 
 
 def _measured(bundle: Bundle, trial: Trial, setting: Setting) -> dict[str, Any]:

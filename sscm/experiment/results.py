@@ -9,6 +9,7 @@ from typing import Any
 
 from sscm.evaluation.protocols import Direction, directions
 from sscm.evaluation.protocols import metric as metric_named
+from sscm.experiment.spec import Adapt
 from sscm.experiment.trials import Trial
 
 CROSS = (
@@ -21,6 +22,10 @@ CROSS = (
 """Metrics of the table for directions across modalities."""
 WITHIN = (("mean_pair_f1", 5), ("mean_average_precision", None), ("cover_distance", 5))
 """The same for directions within one."""
+
+
+ADDED: Mapping[Adapt, str] = {"none": "", "centre": ", centred", "statistics": ", statistics adapted"}
+"""What the name of a row has added to the run's or baseline's, by how its encoders are adapted."""
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +57,7 @@ class Row:
     """One row of the table.
 
     Args:
-        name: run or baseline, and whether adapted.
+        name: run or baseline, and how adapted.
         kind: kind of its trials.
         seeds: seeds that are there.
         missing: what is not: ``seed 2: why``.
@@ -175,7 +180,7 @@ def make_rows(
         failed: key → why a trial failed.
     """
     order = {"train": 0, "untrained": 1, "spectrum": 2, "chance": 3}
-    grouped: dict[tuple[str, bool], list[Trial]] = {}
+    grouped: dict[tuple[str, Adapt], list[Trial]] = {}
     for trial in sorted(trials, key=lambda each: order[each.kind]):
         for adapt in trial.adapt:
             grouped.setdefault((trial.row, adapt), []).append(trial)
@@ -184,7 +189,7 @@ def make_rows(
 
 def _row(
     name: str,
-    adapt: bool,
+    adapt: Adapt,
     trials: Sequence[Trial],
     results: Mapping[str, Mapping[str, Any]],
     failed: Mapping[str, str],
@@ -201,7 +206,7 @@ def _row(
                 seen.add(column)
                 values.setdefault(column, []).append(float(figure["value"]))
     return Row(
-        name=f"{name}, adapted" if adapt else name,
+        name=name + ADDED[adapt],
         kind=trials[0].kind,
         seeds=tuple(trial.seed for trial in there),
         missing=tuple(

@@ -18,7 +18,7 @@
     [[runs]]                        # one a row: a name, and what differs
     name = "NT-Xent"
     objective = { w_mde = 0.0, w_isp = 0.0 }
-    adapt = [false, true]           # the same weights without and with adaptation to the archive searched: two rows
+    adapt = ["none", "centre"]      # the same weights, as trained and centred on the archive searched: two rows
     [baselines]
     chance = true
 """
@@ -38,6 +38,8 @@ from sscm.config import BigEarthNetConfig, PairsConfig, SyntheticConfig, TrainCo
 from sscm.errors import ConfigError
 from sscm.experiment.fields import build, merge, require_known
 
+Adapt = Literal["none", "centre", "statistics"]
+"""How encoders are adapted to the archive searched, as of ``sscm index``."""
 SourceConfig = SyntheticConfig | BigEarthNetConfig | PairsConfig
 
 SOURCES: dict[str, type[SourceConfig]] = {
@@ -60,13 +62,13 @@ class Run:
         name: what its row is called.
         config: settings of the training, seed 0.
         differs: what it was given beyond the defaults, as in the file.
-        adapt: whether its encoders are evaluated adapted to the archive searched; twice for both.
+        adapt: how its encoders are adapted to the archive searched: trained once, evaluated in each of these ways.
     """
 
     name: str
     config: TrainConfig
     differs: Mapping[str, Any] = field(default_factory=dict)
-    adapt: tuple[bool, ...] = (False,)
+    adapt: tuple[Adapt, ...] = ("none",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,8 @@ class Baselines:
     untrained: bool = True
     """The runs' encoders, their weights as drawn; adapted where the runs are."""
     spectrum: bool = True
-    """Means, deviations and histograms of a patch's bands, brought together by canonical correlation; adapted as well
-    where any run is."""
+    """Means, deviations and histograms of a patch's bands, brought together by canonical correlation; standardised by
+    the images searched as well where any run is adapted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +186,7 @@ def _run(values: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> 
     _require(not fixed, f"{where}: {', '.join(fixed)} cannot be set for a run; the experiment sets it for all")
     known = [each.name for each in dataclasses.fields(TrainConfig) if each.name not in FIXED]
     require_known(merge(defaults, differs), known, where)
-    adapt = values.get("adapt", False)
+    adapt = values.get("adapt", "none")
     return build(
         Run,
         {

@@ -10,19 +10,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sscm.archive.manifest import Manifest
 from sscm.config import TrainConfig
 from sscm.errors import ConfigError
 from sscm.evaluation.figures import FORMAT as FIGURES
-from sscm.experiment.spec import Experiment
+from sscm.experiment.spec import Adapt, Experiment, Run
 from sscm.workspace import Workspace, file_sha256
 
-FORMAT = 1
+FORMAT = 2
 """Of a trial's result, and of how it comes about: another one makes all trials run again."""
 EXPERIMENTS = "experiments"
 TRIALS = "trials"
@@ -41,7 +41,7 @@ class Trial:
         kind: what is measured.
         seed: of weights, order and augmentation; of the random order.
         config: settings, the seed among them; None where nothing has weights.
-        adapt: whether to measure without and with adaptation, each at most once.
+        adapt: how encoders are adapted before they are measured, each at most once.
         key: hexadecimal, see the module.
     """
 
@@ -49,7 +49,7 @@ class Trial:
     kind: Kind
     seed: int
     config: TrainConfig | None = None
-    adapt: tuple[bool, ...] = (False,)
+    adapt: tuple[Adapt, ...] = ("none",)
     key: str = ""
 
     @property
@@ -83,20 +83,30 @@ def plan_trials(experiment: Experiment, manifest: Manifest) -> list[Trial]:
 
 def _baselines(experiment: Experiment, seed: int, first: bool) -> list[Trial]:
     found = []
-    adapt = tuple(sorted({each for run in experiment.runs for each in run.adapt}))
     if experiment.baselines.chance:
         found.append(Trial(row="chance", kind="chance", seed=seed))
     if experiment.baselines.spectrum and first:  # nothing in it is drawn: one seed is all
+        adapt = tuple(dict.fromkeys(_of_spectrum(each) for each in _kinds(experiment.runs)))
         found.append(Trial(row="mean spectrum", kind="spectrum", seed=seed, adapt=adapt))
     if experiment.baselines.untrained:
         models = list(dict.fromkeys(run.config.model for run in experiment.runs))
         for model in models:
             runs = [run for run in experiment.runs if run.config.model == model]
             name = "untrained" if len(models) == 1 else f"untrained ({runs[0].name})"
-            adapt = tuple(sorted({each for run in runs for each in run.adapt}))
             config = dataclasses.replace(runs[0].config, seed=seed)
-            found.append(Trial(row=name, kind="untrained", seed=seed, config=config, adapt=adapt))
+            found.append(Trial(row=name, kind="untrained", seed=seed, config=config, adapt=_kinds(runs)))
     return found
+
+
+def _kinds(runs: Sequence[Run]) -> tuple[Adapt, ...]:
+    """How any of the runs is adapted, in a fixed order."""
+    wanted = {each for run in runs for each in run.adapt}
+    return tuple(each for each in get_args(Adapt) if each in wanted)
+
+
+def _of_spectrum(adapt: Adapt) -> Adapt:
+    """A spectrum is standardised by the images searched, whichever adaptation it is compared with."""
+    return "none" if adapt == "none" else "statistics"
 
 
 def trial_key(trial: Trial, experiment: Experiment, archive: str) -> str:

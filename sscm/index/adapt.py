@@ -1,9 +1,9 @@
 """Adapting encoders to an archive: a bounded, seeded sample of its pairs, gone through where embedding runs.
 
-The cost does not grow with the archive: at most :data:`SAMPLE_PAIRS` pairs are read and encoded twice, once for the
-statistics and once for the centres. Measured on one core, that takes 2.2 times as long as embedding the same pairs:
-most of the time of a small index, under 1 % for a million pairs. They are read anew since reading is 1 % of it; held
-as prepared pixels they would take 3 GB.
+The cost does not grow with the archive: at most :data:`SAMPLE_PAIRS` pairs are read and encoded, once for the
+centres and, where they are wanted, once before for the statistics. Measured on one core, both passes take 2.2 times as
+long as embedding the same pairs: most of the time of a small index, under 1 % for a million pairs. They are read anew
+since reading is 1 % of it; held as prepared pixels they would take 3 GB.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sscm.config import IndexConfig
 from sscm.errors import GenerationError, SscmError
 from sscm.index.embed import AGAIN, MAX_ATTEMPTS, embedding_session, require_gpu
 from sscm.index.generation import AdaptationInfo
-from sscm.model.adaptation import MIN_IMAGES, Adaptation, Groups, adapting, passes
+from sscm.model.adaptation import MIN_IMAGES, Adaptation, Groups, Kind, adapting, passes
 from sscm.model.bundle import Bundle
 from sscm.progress import progress
 from sscm.sensors import Modality
@@ -36,7 +36,7 @@ from sscm.workspace import ARCHIVE, INDEX, Workspace
 
 ADAPTATIONS = "adaptations"
 SAMPLE_PAIRS = 4096
-"""Most pairs of a sample: the mean of so many unit vectors is off by 1/64 at most, in the root mean square."""
+"""Most pairs of a sample: the centre of so many unit vectors is off by 1/64 or so, in the root mean square."""
 SAMPLE_SEED = 0
 WINDOW_PAIRS = 512
 """Pairs of a sample in memory at a time: 140 MB of Sentinel pairs."""
@@ -46,9 +46,10 @@ LEAST_BATCH = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Row groups that stand for an archive.
+    """Row groups that stand for an archive, and what is estimated on them.
 
     Args:
+        kind: what is adapted to them.
         pieces: the row groups, in the order in which they were drawn.
         pairs: pairs in them.
         seed: of the draw.
@@ -57,6 +58,7 @@ class Sample:
             the same model alike.
     """
 
+    kind: Kind
     pieces: tuple[Piece, ...]
     pairs: int
     seed: int
@@ -64,11 +66,14 @@ class Sample:
     digest: str
 
 
-def draw_sample(shards: Sequence[Shard], most: int = SAMPLE_PAIRS, seed: int = SAMPLE_SEED) -> Sample | None:
+def draw_sample(
+    shards: Sequence[Shard], kind: Kind, most: int = SAMPLE_PAIRS, seed: int = SAMPLE_SEED
+) -> Sample | None:
     """Choose row groups, spread over the shards as evenly as can be.
 
     Args:
         shards: what is indexed.
+        kind: what is to be adapted to them; the same row groups for each.
         most: pairs wanted; exceeded only where the first row group alone does.
         seed: of the choice.
 
@@ -85,9 +90,10 @@ def draw_sample(shards: Sequence[Shard], most: int = SAMPLE_PAIRS, seed: int = S
     if pairs < MIN_IMAGES:
         return None
     content = {shard.file: shard.sha256 for shard in shards}
-    about = {"format": 1, "least": MIN_IMAGES, "pieces": [(content[p.file], p.row_group) for p in chosen]}
+    pieces = [(content[p.file], p.row_group) for p in chosen]
+    about = {"format": 2, "kind": kind, "least": MIN_IMAGES, "pieces": pieces}
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    return Sample(pieces=tuple(chosen), pairs=pairs, seed=seed, most=most, digest=digest)
+    return Sample(kind=kind, pieces=tuple(chosen), pairs=pairs, seed=seed, most=most, digest=digest)
 
 
 def _spread(shards: Sequence[Shard], seed: int) -> Iterator[Piece]:
@@ -145,7 +151,7 @@ def run_adaptation(workspace: Workspace, bundle: Bundle, sample: Sample, config:
     Args:
         workspace: where ``archive/`` is.
         bundle: encoders as they were trained, on CPU.
-        sample: pairs of the archive.
+        sample: pairs of the archive, and what is adapted to them.
         config: CPUs or GPU, and batch size.
 
     Raises:
@@ -158,16 +164,16 @@ def run_adaptation(workspace: Workspace, bundle: Bundle, sample: Sample, config:
     manifest = read_manifest(workspace)
     bundle.require_bands_of(manifest, workspace.uri_of(ARCHIVE))
     modalities = [manifest.modality(modality.name) for modality in bundle.modalities]
-    total = sample.pairs * passes(bundle)
+    total = sample.pairs * passes(bundle, sample.kind)
     with embedding_session(config), progress("adapt", total * len(modalities), "images") as advance:
         require_gpu(config)
         task = _estimate.options(num_cpus=config.cpus_per_actor, num_gpus=1 if config.gpu else 0)
         try:
             for reference in task.remote(workspace, ray.put(bundle), modalities, sample, config):
-                kind, value = ray.get(reference)
-                if kind == "images":
+                told, value = ray.get(reference)
+                if told == "images":
                     advance(value)
-                elif kind == "error":
+                elif told == "error":
                     raise pickle.loads(value)  # written by our own task, never read from storage
                 else:
                     return Adaptation.from_bytes(value, "the adaptation")
@@ -191,6 +197,7 @@ def write_adaptation(workspace: Workspace, adaptation: Adaptation, sample: Sampl
     stored = workspace.write_bytes(adaptation.to_bytes(), INDEX, *file.split("/"))
     return AdaptationInfo(
         file=file,
+        kind=adaptation.kind,
         bytes=stored.bytes,
         sha256=stored.sha256,
         fingerprint=adaptation.fingerprint,
@@ -223,7 +230,7 @@ def _steps(
         sample=sample,
         batch_size=max(LEAST_BATCH, config.batch_size),
     )
-    steps = adapting(bundle.to("cuda" if config.gpu else "cpu"), batches)
+    steps = adapting(bundle.to("cuda" if config.gpu else "cpu"), batches, sample.kind)
     while True:
         try:
             yield "images", next(steps)

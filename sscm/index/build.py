@@ -58,7 +58,7 @@ def build_index(config: IndexConfig) -> Generation:
     bundle = load_bundle(workspace, config.model)
     bundle.require_bands_of(manifest, workspace.uri_of(ARCHIVE))
     shards = _shards(manifest, config.splits)
-    sample = draw_sample(shards) if config.adapt else None
+    sample = draw_sample(shards, config.adapt) if config.adapt != "none" else None
     base = settle(workspace)
     present = read_generation(workspace, base) if base else None
     if present is not None and _is_up_to_date(workspace, present, bundle, shards, sample):
@@ -139,7 +139,7 @@ def _shards(manifest: Manifest, splits: Sequence[str]) -> tuple[Shard, ...]:
 
 
 def _prefix(bundle: Bundle, sample: Sample | None) -> str:
-    """How all that a build stages is named first: its model, and the sample that it is adapted to."""
+    """How all that a build stages is named first: its model, and the sample that it is adapted to, and how."""
     return f"{bundle.fingerprint[:12]}-" + ("plain" if sample is None else sample.digest[:12])
 
 
@@ -161,15 +161,15 @@ def _staged_adaptation(workspace: Workspace, bundle: Bundle, sample: Sample | No
 
 
 def _tell(bundle: Bundle, adaptation: Adaptation | None, config: IndexConfig, rows: int) -> None:
-    """Say which modalities keep the statistics of the training though adaptation was wanted."""
-    if not config.adapt or not rows:
+    """Say which modalities are embedded as trained though adaptation was wanted."""
+    if config.adapt == "none" or not rows:
         return
     known = {} if adaptation is None else adaptation.images
     kept = [modality.name for modality in bundle.modalities if modality.name not in known]
     if kept:
         print(
-            f"index: encoders of {', '.join(kept)} are not adapted to the archive and keep the statistics of their "
-            f"training: fewer than {MIN_IMAGES} images",
+            f"index: encoders of {', '.join(kept)} are not adapted to the archive and embed as they were trained: "
+            f"fewer than {MIN_IMAGES} images",
             file=sys.stderr,
         )
 
@@ -177,13 +177,13 @@ def _tell(bundle: Bundle, adaptation: Adaptation | None, config: IndexConfig, ro
 def _is_up_to_date(
     workspace: Workspace, generation: Generation, bundle: Bundle, shards: Sequence[Shard], sample: Sample | None
 ) -> bool:
-    """Whether a generation is of this model and these shards, adapted to this sample, and its files are all there."""
+    """Whether a generation is of this model and these shards, adapted alike to this sample, and its files are there."""
     if generation.fingerprint != bundle.fingerprint:
         return False
     if generation.sources != {shard.file: shard.sha256 for shard in shards}:
         return False
     adapted = generation.adaptation
-    # The sample decides the adaptation: nothing has to be estimated to compare it.
+    # The sample's digest decides the adaptation, its kind included: nothing has to be estimated to compare it.
     if (adapted and adapted.sample) != (sample and sample.digest):
         return False
     files = [((INDEX, SEGMENTS, s.name, file), stored) for s in generation.segments for file, stored in s.files.items()]

@@ -15,11 +15,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sscm.errors import ConflictError, GenerationError, IntegrityError
 from sscm.index.segment import Segment, open_segment
 from sscm.workspace import INDEX, Stored, Workspace, retrying, storage_errors
+
+if TYPE_CHECKING:
+    from sscm.model.adaptation import Kind  # loads torch, which readers of an index do without
 
 FORMAT = 2
 """2 has what adapts the model; 1, without it, is read as not adapted."""
@@ -51,6 +54,7 @@ class AdaptationInfo:
 
     Args:
         file: relative to ``index/``.
+        kind: ``centre``: embeddings are centred; ``statistics``: batch-norm statistics were estimated before.
         bytes: size of the file.
         sha256: hexadecimal SHA-256 of its content.
         fingerprint: of the adaptation, hexadecimal: a model with the same one makes the same embeddings.
@@ -58,10 +62,11 @@ class AdaptationInfo:
         pairs: pairs of the sample.
         most: pairs that were asked for.
         seed: of the choice of the sample among the shards that are indexed.
-        sample: hexadecimal digest of the pairs chosen.
+        sample: hexadecimal digest of the pairs chosen and of what is adapted to them.
     """
 
     file: str
+    kind: Kind
     bytes: int
     sha256: str
     fingerprint: str
@@ -159,7 +164,8 @@ class Generation:
                 simulated=value["simulated"],
                 created=value["created"],
                 code_version=value["code_version"],
-                adaptation=None if adaptation is None else AdaptationInfo(**adaptation),
+                # Before there was a choice, statistics were estimated always.
+                adaptation=None if adaptation is None else AdaptationInfo(**{"kind": "statistics", **adaptation}),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"{where}: field missing or of another type ({error!r}); it was altered") from error

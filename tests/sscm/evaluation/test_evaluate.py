@@ -67,11 +67,12 @@ def test_the_untrained_encoder_is_the_seeds(indexed, tmp_path):
     evaluation = evaluate(EvaluateConfig(workspace=workspace.uri, seed=2, report=tmp_path / "page.html"))
     manifest = read_manifest(workspace)
     # Adapted as the index's own encoders are, on the same pairs.
-    sample = draw_sample(manifest.shards)
+    sample = draw_sample(manifest.shards, "centre")
     batches = SampleBatches(workspace=workspace, modalities=manifest.modalities, sample=sample, batch_size=64)
     fresh = untrained(bundle, 2)
-    fresh = adapt(fresh, estimate_adaptation(fresh, batches))
-    assert any("adapted, without labels, to 92 pairs of the index" in note for note in evaluation.notes)
+    fresh = adapt(fresh, estimate_adaptation(fresh, batches, "centre"))
+    told = "encoders adapted, without labels, to 92 pairs of the index: embeddings centred"
+    assert told in evaluation.notes
     images = {}
     for m in manifest.modalities:
         vectors = []

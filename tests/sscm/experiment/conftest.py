@@ -21,7 +21,7 @@ VALUES = {
     },
     "runs": [
         {"name": "NT-Xent", "objective": {"w_mde": 0.0, "w_isp": 0.0}},
-        {"name": "joint", "adapt": [False, True]},
+        {"name": "joint", "adapt": ["none", "centre"]},
     ],
 }
 
@@ -64,14 +64,14 @@ def results():
     for seed in range(3):
         trials.append(Trial(row="chance", kind="chance", seed=seed, key=f"c{seed}"))
         trials.append(Trial(row="NT-Xent", kind="train", seed=seed, key=f"n{seed}"))
-        trials.append(Trial(row="joint", kind="train", seed=seed, adapt=(False, True), key=f"j{seed}"))
+        trials.append(Trial(row="joint", kind="train", seed=seed, adapt=("none", "centre"), key=f"j{seed}"))
     for trial in trials:
         if trial.key == "j2":
             continue
         value = {"c": 0.1, "n": 0.5, "j": 0.6}[trial.key[0]] + 0.01 * trial.seed
         found[trial.key] = {
             "train_seconds": 10.0 + trial.seed,
-            "evaluations": [evaluation(adapt, value + 0.1 * adapt) for adapt in trial.adapt],
+            "evaluations": [evaluation(adapt, value + 0.1 * (adapt == "centre")) for adapt in trial.adapt],
         }
     return Results(
         name="small",

@@ -50,8 +50,8 @@ def test_nothing_is_trained_twice(archive, values, monkeypatch):
     assert len(once) == 5 and interrupted.items() <= once.items()
     assert results.missing == []
     assert [row.name for row in results.rows] == [
-        "NT-Xent", "joint", "joint, adapted", "untrained", "untrained, adapted", "mean spectrum",
-        "mean spectrum, adapted", "chance",
+        "NT-Xent", "joint", "joint, centred", "untrained", "untrained, centred", "mean spectrum",
+        "mean spectrum, statistics adapted", "chance",
     ]  # fmt: skip
 
     values["seeds"] = [0, 1]
@@ -108,7 +108,7 @@ def test_a_trial_that_is_always_killed_fails_alone(archive, values, monkeypatch)
     (missing,) = results.missing
     assert missing.startswith("NT-Xent, seed 0: its process was killed 3 times")
     assert {row.name: row.seeds for row in results.rows} == {
-        "NT-Xent": (), "joint": (0,), "joint, adapted": (0,), "chance": (0,),
+        "NT-Xent": (), "joint": (0,), "joint, centred": (0,), "chance": (0,),
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ GAP = Column("s1–s2", "modality_gap", None)
 
 
 def test_rows_are_runs_then_baselines(results):
-    assert [row.name for row in results.rows] == ["NT-Xent", "joint", "joint, adapted", "chance"]
+    assert [row.name for row in results.rows] == ["NT-Xent", "joint", "joint, centred", "chance"]
 
 
 def test_means_and_spreads_over_seeds(results):
@@ -32,13 +32,13 @@ def test_adapted_rows_have_figures_of_their_own(results):
 
 
 def test_what_is_missing_is_named(results):
-    assert results.missing == ["joint, seed 2: memory was short", "joint, adapted, seed 2: memory was short"]
+    assert results.missing == ["joint, seed 2: memory was short", "joint, centred, seed 2: memory was short"]
     assert results.rows[1].seeds == (0, 1)
 
 
 def test_the_best_row(results):
-    assert results.best(RECALL).name == "joint, adapted"
-    assert results.best(GAP).name == "joint, adapted"
+    assert results.best(RECALL).name == "joint, centred"
+    assert results.best(GAP).name == "joint, centred"
     assert results.best(Column("s1->s2", "precision", 5)) is None
 
 

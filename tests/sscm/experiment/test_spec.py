@@ -12,9 +12,16 @@ def test_runs_have_the_defaults_and_what_differs(experiment):
     assert (plain.config.objective.w_mde, joint.config.objective.w_mde) == (0.0, 0.1)
     assert plain.config.model == joint.config.model
     assert plain.differs == {"objective": {"w_mde": 0.0, "w_isp": 0.0}}
-    assert (plain.adapt, joint.adapt) == ((False,), (False, True))
+    assert (plain.adapt, joint.adapt) == (("none",), ("none", "centre"))
     assert experiment.seeds == (0, 1)
     assert experiment.baselines.spectrum and experiment.source is None
+
+
+def test_an_adaptation_alone_or_several(values):
+    values["runs"][0]["adapt"] = "statistics"
+    values["runs"][1]["adapt"] = ["none", "centre", "statistics"]
+    plain, joint = parse_experiment(values, "f").runs
+    assert (plain.adapt, joint.adapt) == (("statistics",), ("none", "centre", "statistics"))
 
 
 def test_a_source_and_expectations(values, monkeypatch):
@@ -36,7 +43,8 @@ def test_a_source_and_expectations(values, monkeypatch):
         ({"runs": []}, "expected at least one"),
         ({"runs": [{"objective": {}}]}, r"runs\[0\]: name missing"),
         ({"runs": [{"name": "a"}, {"name": "a"}]}, "a name occurs twice"),
-        ({"runs": [{"name": "a", "adapt": "yes"}]}, r"runs\[0\].adapt\[0\] = 'yes'; expected bool"),
+        ({"runs": [{"name": "a", "adapt": "yes"}]}, r"runs\[0\].adapt\[0\] = 'yes'; expected one of 'none', 'centre'"),
+        ({"runs": [{"name": "a", "adapt": [False, True]}]}, r"adapt\[0\] = False; expected one of 'none', 'centre'"),
         ({"runs": [{"name": "a", "seed": 3}]}, r"runs\[0\]: seed cannot be set for a run"),
         ({"runs": [{"name": "a", "loss": {}}]}, r"runs\[0\]: unknown 'loss'; known are epochs"),
         ({"runs": {"name": "a"}}, "runs is no list of tables"),

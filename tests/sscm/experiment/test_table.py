@@ -14,7 +14,7 @@ def test_markdown(results):
     assert len({line.count("|") for line in lines}) == 1
     assert lines[0].startswith("|  | s1→s2 recall@10 | s2→s1 recall@10 | s1–s2 modality gap ↓ | s1→s1 F1@5 |")
     assert lines[2].startswith("| NT-Xent | 0.510 ± 0.010 | 0.255 ± 0.005 | 0.490 ± 0.010 |")
-    assert lines[4].startswith("| joint, adapted (2 of 3 seeds) | **0.705** ± 0.007 |")
+    assert lines[4].startswith("| joint, centred (2 of 3 seeds) | **0.705** ± 0.007 |")
     assert "| 11 |" in lines[2]
     assert "- missing: joint, seed 2: memory was short" in page
     assert "- label metrics left out" in page
@@ -26,5 +26,5 @@ def test_terminal_fits_80_columns(results):
     text = console.export_text()
     assert "s1→s2" in text and "gap↓" in text
     assert ".510±.010" in text
-    assert "joint, adapted (2 of 3 seeds)" in text
+    assert "joint, centred (2 of 3 seeds)" in text
     assert "seed 2: memory was short" in text

@@ -27,7 +27,20 @@ def test_rows_and_seeds(experiment, manifest):
     ]  # fmt: skip
     assert len({t.key for t in trials}) == len(trials)
     assert all(t.config.seed == t.seed for t in trials if t.config)
-    assert next(t for t in trials if t.kind == "untrained").adapt == (False, True)
+    assert {t.adapt for t in trials if t.row == "untrained"} == {("none", "centre")}
+
+
+def test_kinds_of_adaptation_share_a_trial_and_a_spectrum_knows_one(values, experiment, manifest):
+    values["runs"][0]["adapt"] = ["statistics", "centre"]
+    trials = {trial.row: trial for trial in plan_trials(parse_experiment(values, "f"), manifest) if not trial.seed}
+    assert {row: trial.adapt for row, trial in trials.items()} == {
+        "chance": ("none",),
+        "mean spectrum": ("none", "statistics"),
+        "untrained": ("none", "centre", "statistics"),
+        "NT-Xent": ("statistics", "centre"),
+        "joint": ("none", "centre"),
+    }
+    assert trials["mean spectrum"].key == keys(experiment, manifest)["mean spectrum", 0]
 
 
 def test_each_architecture_has_its_untrained_row(values, manifest):

@@ -98,7 +98,9 @@ def embedded(monkeypatch):
 
     def estimate(workspace, bundle, sample, config):
         return estimate_adaptation(
-            bundle, SampleBatches(workspace=workspace, modalities=bundle.modalities, sample=sample, batch_size=32)
+            bundle,
+            SampleBatches(workspace=workspace, modalities=bundle.modalities, sample=sample, batch_size=32),
+            sample.kind,
         )
 
     monkeypatch.setattr(build, "run_embedding", embed)

@@ -40,15 +40,18 @@ def batches_of(workspace, sample, size=32):
 
 def test_a_sample_is_seeded_and_spread_over_the_shards(larger):
     shards = read_manifest(larger).shards  # 24 + 24 + 8 + 8 + 32 + 32 rows in row groups of 16
-    whole = draw_sample(shards)
+    whole = draw_sample(shards, "centre")
     assert whole.pairs == 128 and len(set(whole.pieces)) == len(whole.pieces) == 10
-    assert whole == draw_sample(shards) and whole.digest != draw_sample(shards, seed=5).digest
-    some = draw_sample(shards, most=88)
+    assert whole == draw_sample(shards, "centre") and whole.digest != draw_sample(shards, "centre", seed=5).digest
+    other = draw_sample(shards, "statistics")
+    assert other.pieces == whole.pieces and other.digest != whole.digest
+    some = draw_sample(shards, "centre", most=88)
     assert some.pairs <= 88 and {piece.file for piece in some.pieces} == {shard.file for shard in shards}
     assert some.pieces == whole.pieces[: len(some.pieces)]
-    assert draw_sample(shards, most=63) is None and draw_sample(shards[:3]) is None and draw_sample([]) is None
+    for few, most in ((shards, 63), (shards[:3], 4096), ([], 4096)):
+        assert draw_sample(few, "centre", most) is None
     altered = (dataclasses.replace(shards[0], sha256="0" * 64), *shards[1:])
-    assert draw_sample(altered).digest != whole.digest
+    assert draw_sample(altered, "centre").digest != whole.digest
 
 
 def test_batches_are_of_like_size_and_read_anew(larger, monkeypatch):
@@ -61,7 +64,7 @@ def test_batches_are_of_like_size_and_read_anew(larger, monkeypatch):
         return read(self, row_groups, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", spy)
-    batches = batches_of(larger, draw_sample(read_manifest(larger).shards), size=20)
+    batches = batches_of(larger, draw_sample(read_manifest(larger).shards, "statistics"), size=20)
     for _ in range(2):
         sizes = {"s1": [], "s2": []}
         for batch in batches:
@@ -79,7 +82,7 @@ def test_pairs_without_a_modality_are_left_out_of_it(larger, larger_bundle, pair
         kept = {name: image for name, image in pair.images.items() if number % 10 or name != "s1"}
         pairs.append(dataclasses.replace(pair, images=kept))
     shard, _ = write_shard(larger, pairs, larger_bundle.modalities, "shards/odd.parquet", "test", 16)
-    found = estimate_adaptation(larger_bundle, batches_of(larger, draw_sample([shard])))
+    found = estimate_adaptation(larger_bundle, batches_of(larger, draw_sample([shard], "centre")), "centre")
     assert found.images == {"s1": 72, "s2": 80}
 
 
@@ -89,7 +92,7 @@ def test_queries_are_embedded_as_the_archive_s_images(larger, larger_bundle, con
     assert generation.adaptation.images == {"s1": 128, "s2": 128}
     assert (generation.adaptation.pairs, generation.adaptation.most) == (128, 4096)
     assert larger.names("index", "staging") == []
-    assert "adapt: 512 of 512 images" in capsys.readouterr().err
+    assert "adapt: 256 of 256 images" in capsys.readouterr().err
 
     encoders = load_encoders(larger, generation)
     assert encoders.adapted == generation.adaptation.fingerprint and encoders.fingerprint == larger_bundle.fingerprint
@@ -111,12 +114,16 @@ def test_queries_are_embedded_as_the_archive_s_images(larger, larger_bundle, con
 
 def test_the_gap_falls_and_not_adapted_is_another_generation(larger, config, embedded):
     adapted = build_index(config)
-    plain = build_index(dataclasses.replace(config, adapt=False))
+    plain = build_index(dataclasses.replace(config, adapt="none"))
     assert (adapted.number, plain.number, plain.adaptation) == (1, 2, None)
+    assert adapted.adaptation.kind == "centre" and not read_adaptation(larger, adapted).statistics
     assert load_encoders(larger, plain).adapted is None and read_adaptation(larger, plain) is None
-    assert gap(larger, adapted) < 0.3 * gap(larger, plain)
+    assert gap(larger, adapted) < 0.02 < gap(larger, plain)
     again = build_index(config)
     assert again.number == 3 and again.adaptation == adapted.adaptation and again.segments == adapted.segments
+    statistics = build_index(dataclasses.replace(config, adapt="statistics"))
+    assert statistics.number == 4 and statistics.adaptation.kind == "statistics"
+    assert read_adaptation(larger, statistics).statistics and gap(larger, statistics) < 0.02
     test = build_index(dataclasses.replace(config, splits=("test",)))
     assert test.rows == test.adaptation.pairs == 64 and test.adaptation.fingerprint != adapted.adaptation.fingerprint
 
@@ -146,18 +153,18 @@ def test_a_killed_build_goes_on_with_the_same_adaptation(larger, config, embedde
 
 
 def test_an_adaptation_staged_by_half_is_estimated_again(larger, larger_bundle, config, embedded):
-    sample = draw_sample(read_manifest(larger).shards)
+    sample = draw_sample(read_manifest(larger).shards, "centre")
     larger.write_bytes(
         b"half", "index", "staging", f"{larger_bundle.fingerprint[:12]}-{sample.digest[:12]}.safetensors"
     )
     assert build_index(config).adaptation.images == {"s1": 128, "s2": 128}
 
 
-def test_too_few_pairs_keep_the_statistics_of_the_training(archive, small_bundle, embedded, capsys):
+def test_too_few_pairs_are_embedded_as_trained(archive, small_bundle, embedded, capsys):
     generation = build_index(IndexConfig(workspace=archive.uri))
     assert generation.adaptation is None
     assert "encoders of s1, s2 are not adapted to the archive" in capsys.readouterr().err
-    build_index(IndexConfig(workspace=archive.uri, adapt=False))
+    build_index(IndexConfig(workspace=archive.uri, adapt="none"))
     assert "not adapted" not in capsys.readouterr().err
 
 
@@ -194,7 +201,7 @@ def test_errors_of_the_task_arrive_as_they_are(larger, larger_bundle, config, ra
                 os._exit(1)
             return super().__getattribute__(name)
 
-    sample = draw_sample(read_manifest(larger).shards)
+    sample = draw_sample(read_manifest(larger).shards, "centre")
     with pytest.raises(GenerationError, match=r"(?s)adaptation failed: .*run the same command again"):
         run_adaptation(larger, larger_bundle, Dying(**vars(sample)), config)
     larger_bundle.encoders["s1"].head.bias.data[0] = float("nan")

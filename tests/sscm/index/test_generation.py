@@ -59,6 +59,7 @@ def test_round_trip(workspace, make):
 def test_with_what_adapts_it_and_a_manifest_of_before(workspace, make):
     info = AdaptationInfo(
         file="adaptations/a.safetensors",
+        kind="centre",
         bytes=9,
         sha256="0" * 64,
         fingerprint="1" * 64,
@@ -74,6 +75,9 @@ def test_with_what_adapts_it_and_a_manifest_of_before(workspace, make):
     path = ("index", "generations", "1", "manifest.json")
     manifest = workspace.read_json(*path)
     assert manifest["format"] == 2 and manifest["adaptation"]["images"] == {"s1": 70}
+    without_kind = {key: value for key, value in manifest["adaptation"].items() if key != "kind"}
+    workspace.write_json({**manifest, "adaptation": without_kind}, *path)
+    assert read_generation(workspace).adaptation == dataclasses.replace(info, kind="statistics")
     before = {key: value for key, value in manifest.items() if key != "adaptation"}
     workspace.write_json({**before, "format": 1}, *path)
     assert read_generation(workspace) == dataclasses.replace(written, adaptation=None)
