@@ -25,12 +25,12 @@ class PairEncoders(nn.Module):
     def __init__(self, encoders: nn.ModuleDict, bfloat16: bool) -> None:
         super().__init__()
         self.encoders = encoders
-        self.bfloat16 = bfloat16
+        self.low_precision = bfloat16
 
     def forward(self, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Modality → prepared pixels [n, bands, size, size] to modality → raw projections float [n, d]."""
         device = next(iter(images.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=self.low_precision):
             return {name: self.encoders[name].project(pixels) for name, pixels in images.items()}  # type: ignore[operator]
 
 
