@@ -119,7 +119,8 @@ class ModelConfig:
     image_size: int | None = None
     """Pixels to which every band group is resampled on the device; by default the finest group's own."""
     weights: str | None = None
-    """A local safetensors file of backbone weights to start from; none is downloaded."""
+    """A local safetensors file of backbone weights to start from; none is downloaded. Its metadata name its bands
+    (bands: B02,B03,B04); three channels without a word are red, green and blue."""
     norm: Literal["batch", "group"] = "batch"
     """Batch norm, which carries statistics of the training images; or group norm, which has none, in backbones of the
     ResNet family."""
@@ -161,12 +162,12 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         _require(
             min(self.w_mim, self.w_mde, self.w_isp, self.w_vicreg, self.w_sigreg) >= 0,
-            "weights of the losses: expected none below 0",
+            "weights of the losses: w_mim, w_mde, w_isp, w_vicreg, w_sigreg; expected none below 0",
         )
         _require(self.queue_size >= 2, f"queue_size = {self.queue_size}; expected at least 2")
         _require(
             self.w_mim + self.w_vicreg + self.w_sigreg > 0 or self.kind != "joint",
-            "w_mim = 0; expected more: nothing else keeps the embeddings from collapsing",
+            "w_mim, w_vicreg, w_sigreg are all 0; set one above 0: nothing else keeps the embeddings from collapsing",
         )
         _require(self.temperature > 0, f"temperature = {self.temperature}; expected more than 0")
         _require(0 <= self.isp_warmup <= 1, f"isp_warmup = {self.isp_warmup}; expected a share from 0 to 1")
@@ -196,7 +197,7 @@ class TrainConfig:
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises; then it falls by a cosine to zero."""
     augment: bool = True
-    """Flip, turn and crop both images of a pair alike."""
+    """Flip and turn both images of a pair alike, and crop them where --crop is below 1."""
     crop: float = 1.0
     """Least share of the area that a crop keeps; 1 leaves images whole. Crops of 0.6 find the very place more often and
     its kind of land cover less."""
@@ -207,7 +208,7 @@ class TrainConfig:
     cpus_per_worker: int = 2
     """CPU threads, and logical CPUs claimed, of one worker."""
     gpu: bool = False
-    """One GPU a worker, NCCL, bfloat16; without it CPU and gloo."""
+    """One GPU a worker, and NCCL; without it CPU and gloo."""
     max_failures: int = 3
     """Worker-group failures (a worker killed, a node lost) before the run ends."""
     seed: int = 0

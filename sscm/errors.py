@@ -116,7 +116,7 @@ class TrainingError(SscmError):
 
 
 class NonFiniteLossError(TrainingError):
-    """A loss became NaN or infinite.
+    """A loss, or the weights by its gradient, became NaN or infinite.
 
     Args:
         step: the step it happened in, from 0.
@@ -128,7 +128,7 @@ class NonFiniteLossError(TrainingError):
         self.pair_ids = tuple(pair_ids)
         shown = ", ".join(self.pair_ids[:3]) + (", …" if len(self.pair_ids) > 3 else "")
         super().__init__(
-            f"step {step}: the loss is not finite, over {len(self.pair_ids)} pairs ({shown}); "
+            f"step {step}: the loss or its gradient is not finite, over {len(self.pair_ids)} pairs ({shown}); "
             "choose a smaller learning rate, or look at these pairs"
         )
 

@@ -56,7 +56,8 @@ def train(config: TrainConfig) -> Bundle:
         workers=config.workers,
         local_batch=config.batch_size // config.workers,
     )
-    make_backbone(config.model.backbone, 1, config.model.image_size or 64)  # raises where timm does not know it
+    # Raises where timm does not know it, or cannot make it with that norm.
+    make_backbone(config.model.backbone, 1, config.model.image_size or 64, config.model.norm)
     _claim_name(workspace, config)
     if workspace.exists(MODELS, name, CONFIG):
         return load_bundle(workspace, name)
@@ -128,8 +129,8 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
         bad = job.workspace.read_json(RUNS, job.name, NON_FINITE)
         where = job.workspace.uri_of(RUNS, job.name, NON_FINITE)
         raise TrainingError(
-            f"run {job.name} stopped: the loss of step {bad['step']} is not finite; {where} names its batch's "
-            f"{len(bad['pair_ids'])} pairs: look at them, or train under another --name with a smaller --lr"
+            f"run {job.name} stopped: the loss of step {bad['step']} or its gradient is not finite; {where} names "
+            f"its batch's {len(bad['pair_ids'])} pairs: look at them, or train under another --name with a smaller --lr"
         )
 
 

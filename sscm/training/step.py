@@ -116,11 +116,13 @@ class TrainingStep:
         return losses
 
     def check(self) -> None:
-        """Look at the last step's loss, as the next step would; all workers must call it together.
+        """Look at the last step's loss, as the next step would, and at the weights; all workers must call it together.
 
         Raises:
-            NonFiniteLossError: it was not finite.
+            NonFiniteLossError: one of them is not finite: a finite loss may have a gradient that is not.
         """
+        weights = torch.stack([torch.isfinite(p.detach()).all() for p in self.encoders.parameters()])
+        self._last_is_bad = self._last_is_bad | (~weights.all()).to(torch.int64)
         self._agree(torch.zeros((), dtype=torch.int64, device=self.device))
 
     def state_dict(self) -> dict[str, Any]:

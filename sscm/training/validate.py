@@ -27,7 +27,7 @@ def validate(encoders: nn.ModuleDict, job: WorkerJob, rank: int, workers: int) -
 
     Returns:
         ``<query>-><target>`` → ``recall@1``, ``recall@5``, ``recall@10``, ``median_rank``, ``pairs``; empty where the
-        archive has no validation split.
+        archive has no validation split, or no pair of it has finite embeddings.
     """
     shards = [shard for shard in job.manifest.shards if shard.split == "validation"]
     pieces: Sequence[Piece] = pieces_of(shards)
@@ -53,6 +53,8 @@ def validate(encoders: nn.ModuleDict, job: WorkerJob, rank: int, workers: int) -
     joined = {name: np.concatenate([part for worker in everyone for part in worker[name]]) for name in names}
     finite = np.logical_and.reduce([np.isfinite(rows).all(axis=1) for rows in joined.values()])
     joined = {name: rows[finite] for name, rows in joined.items()}  # a broken image makes no embedding
+    if not finite.any():
+        return {}
     result = {}
     for query, target in itertools.permutations(names, 2):
         ranks = partner_ranks(joined[query], joined[target])

@@ -6,11 +6,7 @@ import torch
 
 from sscm.errors import EvaluationError
 from sscm.evaluation import geometry, metrics
-
-
-def unit(rng, *shape):
-    vectors = rng.normal(size=shape).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+from tests.plugins.embeddings import unit
 
 
 def test_modality_gap():

@@ -7,17 +7,7 @@ from torchmetrics.retrieval import RetrievalMAP, RetrievalPrecision
 
 from sscm.errors import EvaluationError
 from sscm.evaluation import metrics, relevance
-
-
-def unit(rng, *shape):
-    vectors = rng.normal(size=shape).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-
-
-def some_labels(rng, images, classes=5):
-    bitmap = rng.random((images, classes)) < 0.3
-    bitmap[np.arange(images), rng.integers(classes, size=images)] = True
-    return bitmap
+from tests.plugins.embeddings import some_labels, unit
 
 
 @pytest.fixture(params=[1 << 22, 50], ids=["one chunk", "many chunks"])

@@ -98,9 +98,17 @@ def test_a_loss_gone_non_finite_names_its_pairs(where):
     with torch.no_grad():
         step.encoders["s1"].layers[3].weight[0, 0] = torch.inf
     step(images(), IDS, 7, torch.Generator())
-    with pytest.raises(NonFiniteLossError, match=r"step 7: the loss is not finite, over 6 pairs \(pair_0") as error:
+    with pytest.raises(NonFiniteLossError, match=r"step 7: the loss .* not finite, over 6 pairs \(pair_0") as error:
         step.check() if where == "check" else step(images(), ["other"] * ROWS, 8, torch.Generator())
     assert (error.value.step, list(error.value.pair_ids)) == (7, IDS)
+
+
+def test_weights_gone_non_finite_by_the_gradient_of_a_finite_loss_are_found_before_they_are_kept():
+    step = step_of()
+    step.encoders["s1"].layers[0].weight.register_hook(lambda gradient: gradient * torch.nan)
+    assert torch.isfinite(step(images(), IDS, 7, torch.Generator()).detached()).all()
+    with pytest.raises(NonFiniteLossError, match="step 7: the loss or its gradient is not finite"):
+        step.check()
 
 
 def test_training_goes_on_from_its_state(tmp_path):

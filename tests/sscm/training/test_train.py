@@ -70,6 +70,8 @@ def test_what_cannot_work_is_refused_before_anything_starts(archive, workspace):
         train(config_of(archive, batch_size=1000))
     with pytest.raises(ConfigError, match="unknown to timm"):
         train(config_of(archive, model=dataclasses.replace(MODEL, backbone="resnet-eighteen")))
+    with pytest.raises(ConfigError, match="cannot be made with group norm"):
+        train(config_of(archive, model=dataclasses.replace(MODEL, backbone="convnext_atto", norm="group")))
     archive.delete("archive")
     with pytest.raises(ManifestError, match="`sscm ingest` makes one"):
         train(config_of(archive))
