@@ -233,6 +233,7 @@ class TrainConfig:
         )
         _require(self.lr > 0, f"lr = {self.lr}; expected more than 0")
         _require(0 < self.crop <= 1, f"crop = {self.crop}; expected a share above 0, up to 1")
+        _require(self.augment or self.crop == 1, f"crop = {self.crop} without augmentation; leave out one of the two")
         _require(0 <= self.warmup < 1, f"warmup = {self.warmup}; expected a share from 0, below 1")
         _require(not (self.resume and self.name is None), "resume wants the name of the run: --resume --name NAME")
 

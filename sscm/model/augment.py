@@ -62,7 +62,8 @@ def random_crops(pairs: int, least: float, generator: torch.Generator) -> Tensor
 
     Args:
         pairs: how many.
-        least: least share of the area, above 0; shares are uniform from there to 1.
+        least: least share of the area, above 0; shares are uniform from there to 1, and up to a fifth less where the
+            longer side of a crop would leave the image and is cut.
         generator: on the CPU.
 
     Returns:
