@@ -41,7 +41,7 @@ RATIO = 0.1
 """Band ratio from which a pixel is water or vegetation."""
 LABEL_FROM = 0.1
 """Share of a tile from which a class is one of its labels."""
-OURS = "joint"
+OURS = "joint, crops, centred"
 """Run that the JSON rows compare with all others."""
 DECLARATION = """\
 [s1]
