@@ -148,26 +148,15 @@ class ObjectiveConfig:
     """Of NT-Xent; Müller's published setting."""
     isp_warmup: float = 0.3
     """Share of the training before neighbours count: those of an untrained encoder mean nothing."""
-    isp_stop_gradient: bool = False
-    """Only the image moves towards its neighbour, not the neighbour towards it."""
-    neighbours: Literal["batch", "mutual", "agreed", "queue"] = "batch"
-    """Nearest in the global batch; only where mutual; nearest by all modalities together; or nearest in a queue."""
-    queue_size: int = 4096
-    """Past embeddings that the queue of neighbours holds, a modality."""
-    w_vicreg: float = 0.0
-    """VICReg's variance and covariance terms on raw projections."""
-    w_sigreg: float = 0.0
-    """SIGReg on raw projections: random directions of them should be standard normal."""
 
     def __post_init__(self) -> None:
         _require(
-            min(self.w_mim, self.w_mde, self.w_isp, self.w_vicreg, self.w_sigreg) >= 0,
-            "weights of the losses: w_mim, w_mde, w_isp, w_vicreg, w_sigreg; expected none below 0",
+            min(self.w_mim, self.w_mde, self.w_isp) >= 0,
+            "weights of the losses: w_mim, w_mde, w_isp; expected none below 0",
         )
-        _require(self.queue_size >= 2, f"queue_size = {self.queue_size}; expected at least 2")
         _require(
-            self.w_mim + self.w_vicreg + self.w_sigreg > 0 or self.kind != "joint",
-            "w_mim, w_vicreg, w_sigreg are all 0; set one above 0: nothing else keeps the embeddings from collapsing",
+            self.w_mim > 0 or self.kind != "joint",
+            "w_mim = 0; set it above 0: nothing else keeps the embeddings from collapsing",
         )
         _require(self.temperature > 0, f"temperature = {self.temperature}; expected more than 0")
         _require(0 <= self.isp_warmup <= 1, f"isp_warmup = {self.isp_warmup}; expected a share from 0 to 1")

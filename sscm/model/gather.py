@@ -86,19 +86,6 @@ def gather(local: Tensor, layout: Layout) -> Tensor:
     return result
 
 
-@torch.no_grad()
-def gather_constant(local: Tensor, layout: Layout) -> Tensor:
-    """Like :func:`gather`, of any dtype and without gradient."""
-    if not distributed():
-        return local
-    most = max(layout.counts)
-    padded = local.new_zeros((most, *local.shape[1:]))  # collectives want the same shape on every worker
-    padded[: len(local)] = local
-    parts = [torch.empty_like(padded) for _ in layout.counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, layout.counts, strict=True)])
-
-
 def distributed() -> bool:
     """Whether there is a process group of more than one worker."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -108,7 +95,12 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, local: Tensor, layout: Layout) -> Tensor:
         ctx.layout = layout
-        return gather_constant(local, layout)
+        most = max(layout.counts)
+        padded = local.new_zeros((most, *local.shape[1:]))  # collectives want the same shape on every worker
+        padded[: len(local)] = local
+        parts = [torch.empty_like(padded) for _ in layout.counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, layout.counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sscm.config import ObjectiveConfig
-from sscm.model.baselines import barlow_twins_loss, sigreg, vicreg_loss, vicreg_regulariser
+from sscm.model.baselines import barlow_twins_loss, vicreg_loss
 from sscm.model.gather import Layout, gather, layout_of
-from sscm.model.neighbours import NeighbourQueue, Neighbours, neighbours_of
+from sscm.model.neighbours import nearest_other
 
 LOGITS = 2**24
 """Logits held at a time: 64 MB in float32, a batch of 4,096 pairs on one worker."""
@@ -49,9 +49,6 @@ def joint_loss(
     isp_scale: float = 1.0,
     *,
     layout: Layout | None = None,
-    step: int = 0,
-    queue: NeighbourQueue | None = None,
-    keys: Tensor | None = None,
 ) -> Losses:
     """The objective over all modalities, each pair of them alike.
 
@@ -59,12 +56,9 @@ def joint_loss(
 
     Args:
         projections: modality → float [n, d], of any norm, this worker's rows; the same pairs in the same order.
-        config: weights, temperature, neighbours; or which baseline takes the place of the joint objective.
+        config: weights and temperature; or which baseline takes the place of the joint objective.
         isp_scale: factor on ``w_isp``, 0 while neighbours mean nothing yet.
         layout: rows of each worker; asked of the others if not given.
-        step: seeds what the regularisers draw, alike on every worker.
-        queue: past embeddings, for ``config.neighbours = "queue"``; it is searched, then fed with this batch.
-        keys: int64 [n], numbers of the pairs, for the queue.
 
     Returns:
         The losses of this worker's rows; their mean over workers is the loss of the global batch. With a baseline,
@@ -77,7 +71,7 @@ def joint_loss(
     stacked = gather(torch.stack([projections[name] for name in names], dim=1), layout)
     raw = dict(zip(names, stacked.unbind(dim=1), strict=True))
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.kind == "joint"):
-        mim, mde, isp = _terms(raw, layout, config, queue, keys)
+        mim, mde, isp = _terms(raw, layout, config.temperature)
     pairs = list(itertools.combinations(names, 2))
     if config.kind == "barlow":
         total = _mean(barlow_twins_loss(raw[a], raw[b]) for a, b in pairs)
@@ -85,10 +79,6 @@ def joint_loss(
         total = _mean(vicreg_loss(raw[a], raw[b]) for a, b in pairs)
     else:
         total = config.w_mim * mim + config.w_mde * mde + config.w_isp * isp_scale * isp
-    if config.w_vicreg:
-        total = total + config.w_vicreg * _mean(vicreg_regulariser(rows) for rows in raw.values())
-    if config.w_sigreg:
-        total = total + config.w_sigreg * _mean(sigreg(rows, step) for rows in raw.values())
     return Losses(total, mim, mde, isp)
 
 
@@ -134,19 +124,19 @@ def modality_discrepancy_loss(first: Tensor, second: Tensor) -> Tensor:
     return (2 / math.pi) * torch.atan2(apart, together)
 
 
-def intra_modal_similarity_loss(images: Tensor, neighbours: Neighbours) -> Tensor:
+def intra_modal_similarity_loss(own: Tensor, neighbours: Tensor) -> Tensor:
     """Minus the cosine between each image and its most similar other image of the same modality.
 
     Args:
-        images: float [n, d], unit norm, of one modality.
-        neighbours: of these images, by :mod:`sscm.model.neighbours`.
+        own: float [n, d], unit norm, of one modality.
+        neighbours: float [n, d], unit norm: of each image, by :func:`sscm.model.neighbours.nearest_other`.
 
     Returns:
-        float [n] in [−1, 1]; 0 where an image has no neighbour.
+        float [n] in [−1, 1].
 
     Source: Sumbul et al. 2022, intra-modal similarity preservation.
     """
-    return -(images * neighbours.embeddings).sum(dim=1) * neighbours.found
+    return -(own * neighbours).sum(dim=1)
 
 
 def partner_nll(queries: Tensor, targets: Tensor, first: int, temperature: float, logits: int = LOGITS) -> Tensor:
@@ -178,22 +168,17 @@ def _partner_nll(queries: Tensor, targets: Tensor, first: int, temperature: floa
     return F.cross_entropy(queries @ targets.T / temperature, partners, reduction="none")
 
 
-def _terms(
-    raw: Mapping[str, Tensor],
-    layout: Layout,
-    config: ObjectiveConfig,
-    queue: NeighbourQueue | None,
-    keys: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _terms(raw: Mapping[str, Tensor], layout: Layout, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """L_MIM, L_MDE and L_ISP of the own rows of a global batch of raw projections."""
     batch = {name: F.normalize(rows, dim=1) for name, rows in raw.items()}
     own = {name: layout.own(rows) for name, rows in batch.items()}
     pairs = list(itertools.combinations(batch, 2))
-    mim = _mean(layout.mean(mutual_information_loss(batch[a], batch[b], layout, config.temperature)) for a, b in pairs)
+    mim = _mean(layout.mean(mutual_information_loss(batch[a], batch[b], layout, temperature)) for a, b in pairs)
     mde = _mean(layout.mean(modality_discrepancy_loss(own[a], own[b])) for a, b in pairs)
-    neighbours = neighbours_of(batch, layout, config, queue, keys)
-    isp = _mean(layout.mean(intra_modal_similarity_loss(own[name], neighbours[name])) for name in batch)
-    return mim, mde, isp
+    # The gradient reaches both an image and its neighbour.
+    nearest = {name: batch[name][nearest_other(own[name], batch[name], layout.start)] for name in batch}
+    isp = _mean(layout.mean(intra_modal_similarity_loss(own[name], nearest[name])) for name in batch)
+    return mim, mde, isp * (layout.total > 1)  # a pair alone would be its own neighbour
 
 
 def _mean(values: Iterable[Tensor]) -> Tensor:

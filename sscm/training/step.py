@@ -15,7 +15,6 @@ from sscm.errors import NonFiniteLossError
 from sscm.model.augment import augment
 from sscm.model.gather import Layout, distributed, exchange
 from sscm.model.gradient_cache import cached_backward
-from sscm.model.neighbours import NeighbourQueue, key_of
 from sscm.model.objective import Losses, joint_loss
 
 
@@ -64,7 +63,6 @@ class TrainingStep:
             parameter_groups(encoders, config.weight_decay), lr=config.lr, fused=self.device.type == "cuda"
         )
         self.skipped = 0
-        self.queue = NeighbourQueue(config.objective.queue_size) if config.objective.neighbours == "queue" else None
         self._last: tuple[int, list[str]] = (0, [])
         self._last_is_bad = torch.zeros((), dtype=torch.int64, device=self.device)
 
@@ -99,13 +97,12 @@ class TrainingStep:
         if self.config.augment and ids:
             images = augment(images, self.config.crop, generator)
         images = {name: pixels.contiguous(memory_format=torch.channels_last) for name, pixels in images.items()}
-        keys = torch.tensor(key_of(ids), dtype=torch.int64, device=self.device) if self.queue is not None else None
         objective = self.config.objective
         scale = float(step >= objective.isp_warmup * self.total_steps)
 
         def loss_of(projections: Mapping[str, Tensor]) -> Losses:
             projections = {name: rows[: len(ids)] for name, rows in projections.items()}
-            return joint_loss(projections, objective, scale, layout=layout, step=step, queue=self.queue, keys=keys)
+            return joint_loss(projections, objective, scale, layout=layout)
 
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.total_steps, self.config)
@@ -126,15 +123,12 @@ class TrainingStep:
         self._agree(torch.zeros((), dtype=torch.int64, device=self.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser and queue, the same on every worker: what a checkpoint holds beside the encoders."""
-        queue = {} if self.queue is None else {"queue": self.queue.state_dict()}
-        return {"optimizer": self.optimizer.state_dict(), **queue}
+        """The optimiser, the same on every worker: what a checkpoint holds beside the encoders."""
+        return {"optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
-        if self.queue is not None and "queue" in state:
-            self.queue.load_state_dict(state["queue"])
 
     def _agree(self, rows: Tensor) -> Layout:
         """Tell all workers how many rows this one has, and hear whether anyone's last loss was not finite.

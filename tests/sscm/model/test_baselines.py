@@ -1,4 +1,4 @@
-"""Barlow Twins, VICReg and SIGReg against closed forms and slow versions."""
+"""Barlow Twins and VICReg against closed forms and slow versions."""
 
 import math
 
@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sscm.model.baselines import (
-    barlow_twins_loss,
-    covariance_term,
-    sigreg,
-    variance_term,
-    vicreg_loss,
-    vicreg_regulariser,
-)
+from sscm.model.baselines import barlow_twins_loss, covariance_term, variance_term, vicreg_loss
 
 
 def draw(rows, dimension, seed):
@@ -65,38 +58,9 @@ def test_vicreg_is_its_weighted_terms():
         + covariance_term(second)
     )
     assert float(vicreg_loss(first, second)) == pytest.approx(float(expected))
-    regularisers = 25 * (vicreg_regulariser(first) + vicreg_regulariser(second))
-    assert float(regularisers) == pytest.approx(float(expected - 25 * (first - second).square().mean()))
 
 
-def test_sigreg_of_a_point_is_its_integral():
-    # All at zero: the characteristic function is 1, whatever the direction.
-    knots = np.linspace(-5, 5, 17)
-    normal = np.exp(-(knots**2) / 2)
-    expected = 10 * np.trapezoid((1 - normal) ** 2 * normal, knots)
-    assert float(sigreg(torch.zeros(10, 3, dtype=torch.float64), 0)) == pytest.approx(expected)
-
-
-def test_sigreg_against_the_complex_form():
-    rows = draw(12, 3, 4) + 0.5
-    generator = torch.Generator().manual_seed(7)
-    directions = torch.randn(3, 5, generator=generator, dtype=torch.float64)
-    directions /= directions.norm(dim=0)
-    knots = torch.linspace(-5, 5, 17, dtype=torch.float64)
-    normal = torch.exp(-knots.square() / 2)
-    seen = torch.exp(1j * (rows @ directions).unsqueeze(2) * knots).mean(dim=0)
-    expected = 12 * torch.trapezoid((seen - normal).abs().square() * normal, knots, dim=1).mean()
-    assert float(sigreg(rows, 7, directions=5)) == pytest.approx(float(expected), rel=1e-12)
-
-
-def test_sigreg_prefers_a_standard_normal_and_draws_anew_each_step():
-    normal = draw(2000, 4, 0)
-    for other in (normal * 3, normal + 1, torch.sign(normal), normal[:, :1].expand(2000, 4)):
-        assert float(sigreg(other, 0)) > 5 * float(sigreg(normal, 0))
-    assert float(sigreg(normal, 0)) != float(sigreg(normal, 1))
-
-
-@pytest.mark.parametrize("loss", [barlow_twins_loss, vicreg_loss, lambda a, b: sigreg(a, 0) + sigreg(b, 0)])
+@pytest.mark.parametrize("loss", [barlow_twins_loss, vicreg_loss])
 def test_gradients_of_identical_images_are_finite(loss):
     first, second = (torch.ones(5, 3, requires_grad=True) for _ in range(2))
     loss(first, second).backward()

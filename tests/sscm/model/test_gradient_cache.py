@@ -10,7 +10,7 @@ from sscm.config import ObjectiveConfig
 from sscm.model.gradient_cache import cached_backward, micro_batches
 from sscm.model.objective import joint_loss
 
-OBJECTIVE = ObjectiveConfig(w_mde=0.5, w_isp=0.5, w_vicreg=0.2)
+OBJECTIVE = ObjectiveConfig(w_mde=0.5, w_isp=0.5)
 
 
 class Toys(nn.Module):
