@@ -83,7 +83,7 @@ def main() -> None:
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        return [float(loss)]
+        return [float(loss.detach())]
 
     setting = measuring.Setting(workspace=workspace, manifest=manifest, protocol=protocol)
     trial = Trial(row="with labels", kind="train", seed=0, config=config, adapt=("none",))

@@ -335,7 +335,7 @@ class DemoConfig:
     """Where everything goes; running the demo again begins anew in it."""
     pairs: int = 2000
     """Simulated pairs."""
-    epochs: int = 10
+    epochs: int = 30
     """Passes over the training split: what two cores manage in a few minutes."""
     serve: bool = True
     """Leave a server running at the end; --no-serve ends instead."""

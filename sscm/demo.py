@@ -30,8 +30,8 @@ from sscm.index.build import build_index
 from sscm.training.launch import train
 from sscm.workspace import ARCHIVE, Workspace, open_workspace
 
-MODEL = ModelConfig(backbone="resnet10t", image_size=64)
-"""A small backbone at half resolution: what two cores train in minutes."""
+MODEL = ModelConfig(backbone="test_resnet", image_size=64)
+"""A very small backbone at half resolution: what two cores train in two minutes."""
 QUERY = "query_s1.npy"
 """A radar image of the test split, to search with from the terminal."""
 
