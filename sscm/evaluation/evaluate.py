@@ -68,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     queries, archive = images[protocol.query_split], images[protocol.archive_split]
     shown = {TRAINED: (queries, archive)}
     figures, notes = measure(queries, archive, names, protocol, TRAINED)
-    if generation.adaptation is not None:
+    if generation.adaptation is not None and generation.adaptation.images:
         how = {"centre": "embeddings centred", "statistics": "batch-norm statistics, then embeddings centred"}
         notes.append(
             f"encoders adapted, without labels, to {generation.adaptation.pairs:,} pairs of the index: "

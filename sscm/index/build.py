@@ -161,17 +161,15 @@ def _staged_adaptation(workspace: Workspace, bundle: Bundle, sample: Sample | No
 
 
 def _tell(bundle: Bundle, adaptation: Adaptation | None, config: IndexConfig, rows: int) -> None:
-    """Say which modalities are embedded as trained though adaptation was wanted."""
-    if config.adapt == "none" or not rows:
+    """Say that the encoders embed as they were trained though adaptation was wanted."""
+    if config.adapt == "none" or not rows or (adaptation is not None and adaptation.images):
         return
-    known = {} if adaptation is None else adaptation.images
-    kept = [modality.name for modality in bundle.modalities if modality.name not in known]
-    if kept:
-        print(
-            f"index: encoders of {', '.join(kept)} are not adapted to the archive and embed as they were trained: "
-            f"fewer than {MIN_IMAGES} images",
-            file=sys.stderr,
-        )
+    names = ", ".join(modality.name for modality in bundle.modalities)
+    print(
+        f"index: encoders of {names} are not adapted to the archive and embed as they were trained: "
+        f"it has fewer than {MIN_IMAGES} images of one of them",
+        file=sys.stderr,
+    )
 
 
 def _is_up_to_date(

@@ -58,7 +58,7 @@ class AdaptationInfo:
         bytes: size of the file.
         sha256: hexadecimal SHA-256 of its content.
         fingerprint: of the adaptation, hexadecimal: a model with the same one makes the same embeddings.
-        images: modality → images that it was estimated on; a modality that is not there is as it was trained.
+        images: modality → images that it was estimated on; empty where one has too few, and all are as trained.
         pairs: pairs of the sample.
         most: pairs that were asked for.
         seed: of the choice of the sample among the shards that are indexed.
@@ -164,8 +164,7 @@ class Generation:
                 simulated=value["simulated"],
                 created=value["created"],
                 code_version=value["code_version"],
-                # Before there was a choice, statistics were estimated always.
-                adaptation=None if adaptation is None else AdaptationInfo(**{"kind": "statistics", **adaptation}),
+                adaptation=None if adaptation is None else AdaptationInfo(**adaptation),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"{where}: field missing or of another type ({error!r}); it was altered") from error

@@ -35,7 +35,7 @@ from sscm.model.bundle import Bundle
 from sscm.model.encoders import Encoder, as_tensor
 
 MIN_IMAGES = 64
-"""Fewest images of a modality that its statistics are worth being estimated on; with fewer it keeps the training's."""
+"""Fewest images of each modality that are worth being adapted to; with fewer of one, all stay as they were trained."""
 ROUNDS = 100
 """Most rounds of Weiszfeld's iteration; a handful is the rule."""
 CENTRED = 1e-3
@@ -100,7 +100,7 @@ class Adaptation:
             images = {str(name): int(count) for name, count in about["images"].items()}
             return cls(
                 bundle=str(about["bundle"]),
-                kind=_kind(about.get("kind", "statistics")),  # the only one there was before there was a choice
+                kind=_kind(about["kind"]),
                 statistics=parts["statistics"],
                 centres=parts["centre"],
                 images=images,
@@ -148,7 +148,8 @@ def adapting(bundle: Bundle, batches: Iterable[Mapping[str, Groups]], kind: Kind
         Images of each batch, counted once a pass.
 
     Returns:
-        The adaptation, on CPU, of the modalities with at least :data:`MIN_IMAGES` images.
+        The adaptation, on CPU: of all modalities, or of none where one has fewer than :data:`MIN_IMAGES` images, so that
+        centred queries never meet images that are not.
 
     Raises:
         BundleError: the bundle is adapted already, or not of finite weights; no encoder for a modality.
@@ -173,7 +174,7 @@ def adapting(bundle: Bundle, batches: Iterable[Mapping[str, Groups]], kind: Kind
         embeddings[name].append(_embed(encoders[name], groups).cpu())
         yield len(next(iter(groups.values())))
     images = {name: sum(map(len, found)) for name, found in embeddings.items()}
-    enough = [name for name in encoders if images[name] >= MIN_IMAGES]
+    enough = list(encoders) if min(images.values()) >= MIN_IMAGES else []
     result = Adaptation(
         bundle=bundle.fingerprint,
         kind=kind,

@@ -14,6 +14,8 @@ from sscm.errors import ConfigError
         (lambda: ObjectiveConfig(w_mim=0), "collapsing"),
         (lambda: ObjectiveConfig(temperature=0), "more than 0"),
         (lambda: ModelConfig(image_size=8), "at least 16"),
+        (lambda: TrainConfig(crop=0), "a share above 0"),
+        (lambda: TrainConfig(crop=0.5, augment=False), "without augmentation"),
         (lambda: SyntheticConfig(pixels=100), "multiple of 6"),
         (lambda: SyntheticConfig(validation=0.5, test=0.5), "leave some for training"),
         (lambda: PairsConfig(table="t", modalities="m", tile=2), "at least 8"),

@@ -192,7 +192,8 @@ def test_as_a_file_and_back(adaptation):
     assert estimate_adaptation(make(), fewer, "statistics").fingerprint != adaptation.fingerprint
     assert dataclasses.replace(adaptation, kind="centre").fingerprint != adaptation.fingerprint
     # Of before there was a choice; and of a kind that is none.
-    assert Adaptation.from_bytes(retold(adaptation, b'"unkn": "statistics"'), "file").kind == "statistics"
+    with pytest.raises(IntegrityError, match=r"here is not a whole adaptation file .*kind"):
+        Adaptation.from_bytes(retold(adaptation, b'"unkn": "statistics"'), "here")
     with pytest.raises(IntegrityError, match=r"here is not a whole adaptation file .*kind 'statistixx'"):
         Adaptation.from_bytes(retold(adaptation, b'"kind": "statistixx"'), "here")
 
@@ -213,12 +214,17 @@ def test_a_damaged_file_is_named(damage, adaptation):
         Adaptation.from_bytes(damage(data), "here.safetensors")
 
 
-def test_too_few_images_keep_the_statistics_of_the_training():
+@pytest.mark.parametrize("count", [0, 63])
+def test_too_few_images_of_one_modality_leave_all_as_trained(count):
+    """Centred queries of one modality must not meet images of another that are not."""
     bundle = make()
-    adaptation = estimate_adaptation(bundle, batches(32, {"a": IMAGES["a"][:64], "b": IMAGES["b"][:63]}), "statistics")
-    assert adaptation.images == {"a": 64}
-    assert set(adaptation.centres) == {"a"} and not [name for name in adaptation.statistics if name.startswith("b.")]
-    np.testing.assert_array_equal(embed(adapt(bundle, adaptation))["b"], embed(bundle)["b"])
+    images = {"a": IMAGES["a"][:64], "b": IMAGES["b"][:count]}
+    given = [{name: groups for name, groups in batch.items() if len(groups[name])} for batch in batches(32, images)]
+    adaptation = estimate_adaptation(bundle, given, "statistics")
+    assert adaptation.images == adaptation.centres == adaptation.statistics == {}
+    again = Adaptation.from_bytes(adaptation.to_bytes(), "file")
+    for name, vectors in embed(adapt(bundle, again)).items():
+        np.testing.assert_array_equal(vectors, embed(bundle)[name])
 
 
 def test_images_that_are_not_finite_do_not_count():

@@ -1,5 +1,7 @@
 """A training step in memory: bad pairs are left out, a loss gone non-finite stops everyone, state goes on."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sscm.config import ObjectiveConfig, TrainConfig
 from sscm.errors import NonFiniteLossError
-from sscm.training.step import PairEncoders, TrainingStep, finite_rows
+from sscm.training.step import PairEncoders, TrainingStep, finite_rows, in_bfloat16
 from tests.plugins.processes import run_on
 
 ROWS = 6
@@ -153,3 +155,23 @@ def test_a_worker_without_a_good_pair_and_one_with_a_bad_loss_hold_up_nobody():
         assert mine == [0, 0, 0, 0] and torch.isfinite(torch.tensor(other)).all() and other[1] > 0
     assert torch.equal(weights, same_weights)
     assert ids == same_ids == tuple(f"{rank}/{i}" for rank in (0, 1) for i in range(4))
+
+
+def test_crops_reach_the_images_that_are_encoded():
+    """The same seed without crops, with crops, and with crops again."""
+
+    def loss_with(crop):
+        step = step_of()
+        step.config = dataclasses.replace(step.config, augment=True, crop=crop)
+        return float(step(images(), IDS, 0, torch.Generator().manual_seed(3)).total.detach())
+
+    assert loss_with(0.3) == loss_with(0.3) != loss_with(1.0)
+
+
+def test_bfloat16_is_a_choice_on_the_processor_and_the_default_on_a_gpu():
+    processor, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [in_bfloat16(TrainConfig(), device) for device in (processor, gpu)] == [False, True]
+    assert in_bfloat16(TrainConfig(bfloat16=True), processor) and not in_bfloat16(TrainConfig(bfloat16=False), gpu)
+    encoders = nn.ModuleDict({"s1": Toy(2), "s2": Toy(3)})
+    found = {low: PairEncoders(encoders, bfloat16=low)(images())["s1"] for low in (False, True)}
+    assert found[False].dtype == torch.float32 and found[True].dtype == torch.bfloat16
