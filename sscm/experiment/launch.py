@@ -74,7 +74,7 @@ def run_experiment(experiment: Experiment, config: ExperimentConfig) -> Results:
     for split in setting.splits:
         manifest.of_split(split)  # raises where there is none
     for run in experiment.runs:  # raises where timm does not know it, before the first trial runs
-        make_backbone(run.config.model.backbone, 1, run.config.model.image_size or 64)
+        make_backbone(run.config.model.backbone, 1, run.config.model.image_size or 64, run.config.model.norm)
     trials = plan_trials(experiment, manifest)
     missing = list({t.key: t for t in trials if read_result(workspace, experiment.name, t.key) is None}.values())
     failed = _run(missing, len(trials) - len(missing), experiment, setting, config.trials_at_once) if missing else {}

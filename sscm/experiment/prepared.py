@@ -17,7 +17,7 @@ from sscm.archive.stream import pieces_of, read_pieces, stream_columns
 from sscm.config import ModelConfig
 from sscm.errors import ConfigError
 from sscm.model.bundle import make_encoders
-from sscm.model.encoders import Encoder, as_tensor
+from sscm.model.encoders import Encoder, prepared_images
 from sscm.progress import progress
 from sscm.sensors import Modality
 from sscm.workspace import Workspace
@@ -129,8 +129,8 @@ def prepare(workspace: Workspace, manifest: Manifest, model: ModelConfig, pairs:
                 encoder = encoders[m.name]
                 if not isinstance(encoder, Encoder):
                     raise TypeError(f"{m.name}: expected an Encoder")
-                groups = {name: as_tensor(pixels) for name, pixels in images_of(table, m).items()}
-                images[m.name][len(ids) : len(ids) + len(rows)] = encoder.prepare(groups).numpy()
+                pixels = prepared_images(encoder, images_of(table, m))
+                images[m.name][len(ids) : len(ids) + len(rows)] = pixels.numpy()
             ids += table["pair_id"].to_pylist()
             advance(len(rows))
     return Prepared(pair_ids=np.array(ids), images=images)

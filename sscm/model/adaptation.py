@@ -35,7 +35,7 @@ from sscm.model.bundle import Bundle
 from sscm.model.encoders import Encoder, as_tensor
 
 MIN_IMAGES = 64
-"""Fewest images of each modality that are worth being adapted to; with fewer of one, all stay as they were trained."""
+"""Fewest images of each modality worth being adapted to; with fewer of one, all stay as they were trained."""
 ROUNDS = 100
 """Most rounds of Weiszfeld's iteration; a handful is the rule."""
 CENTRED = 1e-3
@@ -148,8 +148,8 @@ def adapting(bundle: Bundle, batches: Iterable[Mapping[str, Groups]], kind: Kind
         Images of each batch, counted once a pass.
 
     Returns:
-        The adaptation, on CPU: of all modalities, or of none where one has fewer than :data:`MIN_IMAGES` images, so that
-        centred queries never meet images that are not.
+        The adaptation, on CPU: of all modalities, or of none where one has fewer than :data:`MIN_IMAGES` images, so
+        that centred queries never meet images that are not.
 
     Raises:
         BundleError: the bundle is adapted already, or not of finite weights; no encoder for a modality.

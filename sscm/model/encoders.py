@@ -113,6 +113,29 @@ class Encoder(nn.Module):
         return embeddings if self.training else F.normalize(embeddings - self.centre, dim=1)
 
 
+def prepared_images(encoder: Encoder, groups: Mapping[str, npt.NDArray[Any]]) -> Tensor:
+    """Images of one modality as they are trained on; those with a pixel that is not finite are NaN all over.
+
+    Looked for in the native pixels, since normalising clips infinity to something finite.
+
+    Args:
+        encoder: of that modality.
+        groups: band-group name → pixels [N, bands, height, width], native dtype; other names are not looked at.
+
+    Returns:
+        float32 [N, all bands, size, size], of :meth:`Encoder.prepare`.
+    """
+    chosen = {name: groups[name] for name in encoder.modality.group_names}
+    pixels = encoder.prepare({name: as_tensor(values) for name, values in chosen.items()})
+    bad = np.zeros(len(pixels), bool)
+    for values in chosen.values():
+        if values.dtype.kind == "f":
+            bad |= ~np.isfinite(values).all(axis=(1, 2, 3))
+    if bad.any():
+        pixels[torch.from_numpy(bad).to(pixels.device)] = torch.nan
+    return pixels
+
+
 def make_backbone(name: str, bands: int, image_size: int, norm: Literal["batch", "group"] = "batch") -> nn.Module:
     """A timm backbone without classifier, random weights, for any number of bands.
 

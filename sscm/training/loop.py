@@ -16,10 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sscm.archive.stream import Batch, StreamPlan, stream_batches
+from sscm.archive.stream import StreamPlan, stream_batches
 from sscm.errors import NonFiniteLossError
 from sscm.model.bundle import make_bundle, make_encoders, save_bundle
-from sscm.model.encoders import Encoder, as_tensor
+from sscm.model.encoders import Encoder, prepared_images
 from sscm.model.weights import load_backbone_weights
 from sscm.training.checkpoint import LOSSES, report, restore
 from sscm.training.job import WorkerJob
@@ -130,22 +130,6 @@ def _train(job: WorkerJob) -> None:
                 },
             ),
         )
-
-
-def prepared_images(encoder: Encoder, batch: Batch) -> Tensor:
-    """A batch's images of one modality, normalised; those with a pixel that is not finite are NaN all over.
-
-    Looked for in the native pixels, since normalising clips infinity to something finite.
-    """
-    groups = {name: batch[name] for name in encoder.modality.group_names}
-    pixels = encoder.prepare({name: as_tensor(values) for name, values in groups.items()})
-    bad = np.zeros(len(pixels), bool)
-    for values in groups.values():
-        if values.dtype.kind == "f":
-            bad |= ~np.isfinite(values).all(axis=(1, 2, 3))
-    if bad.any():
-        pixels[torch.from_numpy(bad).to(pixels.device)] = torch.nan
-    return pixels
 
 
 def _mean_over_workers(values: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Training pairs in memory."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from sscm.errors import ConfigError
 from sscm.experiment.prepared import images_of, prepare, require_memory, sample_rows
 from sscm.model.bundle import make_encoders
 from sscm.model.encoders import as_tensor
+from sscm.training.step import finite_rows
 
 MODEL = ModelConfig(backbone="test_resnet", image_size=16)
 
@@ -69,3 +72,18 @@ def test_too_much_for_the_memory_names_the_remedy(archive):
 
 def _groups(manifest):
     return [group.name for m in manifest.modalities for group in m.groups]
+
+
+def test_a_pair_with_an_infinite_pixel_is_marked_for_the_training_to_leave_out(archive, pair_factory):
+    """Normalising clips infinity to something finite, which must not pass for a pixel."""
+    manifest = read_manifest(archive)
+    pairs = [pair_factory(number) for number in range(500, 520)]
+    radar = pairs[7].images["s1"].copy()
+    radar[0, 3, 3] = np.inf
+    pairs[7] = dataclasses.replace(pairs[7], images={**pairs[7].images, "s1": radar})
+    with np.errstate(invalid="ignore"):  # no statistics of it are wanted
+        shard, _ = write_shard(archive, pairs, manifest.modalities, "shards/infinite.parquet", "train", 16)
+    write_manifest(archive, dataclasses.replace(manifest, shards=(shard,)))
+    prepared = prepare(archive, read_manifest(archive), MODEL, None)
+    finite = finite_rows(prepared.batch(np.arange(len(prepared)), torch.device("cpu"))[0])
+    assert [pair for pair, keep in zip(prepared.pair_ids, finite, strict=True) if not keep] == [pairs[7].pair_id]

@@ -10,9 +10,9 @@ from sscm.archive.statistics import BandStatistics
 from sscm.config import ModelConfig, TrainConfig
 from sscm.errors import TrainingError
 from sscm.model.bundle import make_encoders
+from sscm.model.encoders import prepared_images
 from sscm.sensors import sentinel1, sentinel2
 from sscm.training.checkpoint import require_same
-from sscm.training.loop import prepared_images
 from sscm.training.progress import epoch_line
 from sscm.training.step import finite_rows, learning_rate, parameter_groups
 
