@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sscm.archive.manifest import read_manifest
 from sscm.config import EvaluateConfig, IndexConfig
-from sscm.errors import EvaluationError
 from sscm.evaluation.collect import Part, collect, places, with_vectors
 from sscm.evaluation.collection import Collection
 from sscm.evaluation.exhibits import make_exhibits
@@ -19,14 +18,15 @@ from sscm.evaluation.protocols import choose_protocol
 from sscm.evaluation.report import write_report
 from sscm.index.adapt import draw_sample, run_adaptation
 from sscm.index.embed import embed_shards, embedding_session
+from sscm.index.encoders import load_model
 from sscm.index.generation import Generation, open_segments, read_generation
 from sscm.model.adaptation import adapt
-from sscm.model.bundle import Bundle, load_bundle, untrained
+from sscm.model.bundle import Bundle, untrained
 from sscm.progress import progress
 from sscm.version import code_version
 from sscm.workspace import Workspace, open_workspace
 
-__all__ = ["REPORT", "Evaluation", "evaluate", "require_same_bundle"]
+__all__ = ["REPORT", "Evaluation", "evaluate"]
 
 REPORT = "report.html"
 """Name of the report page where the settings give none."""
@@ -47,17 +47,15 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
     Raises:
         ConfigError: the protocol has other splits than those given.
-        EvaluationError: a split has no images, the index was made by another model of that name, or it is of another
-            archive.
-        GenerationError: there is no index.
+        EvaluationError: a split has no images, or the index is of another archive.
+        GenerationError: there is no index, or the model of that name is another one now.
         BundleError: the model that made it is gone.
         WorkspaceError: something cannot be read or written.
     """
     protocol = choose_protocol(config.protocol, config.query_split, config.archive_split)
     workspace = open_workspace(config.workspace)
     generation = read_generation(workspace)
-    bundle = load_bundle(workspace, generation.bundle)
-    require_same_bundle(generation, bundle)
+    bundle = load_model(workspace, generation)
     names = generation.modalities
     splits = tuple(dict.fromkeys((protocol.query_split, protocol.archive_split)))
     parts = [
@@ -105,20 +103,6 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         first = [row for row in rows if row.direction == rows[0].direction][:PICTURE_ROWS]
         write_gallery_png(config.gallery.expanduser().absolute(), first, titles)
     return evaluation
-
-
-def require_same_bundle(generation: Generation, bundle: Bundle) -> None:
-    """Check that a bundle is the one that made an index generation.
-
-    Raises:
-        EvaluationError: it is not; both are named.
-    """
-    if generation.fingerprint != bundle.fingerprint:
-        raise EvaluationError(
-            f"index generation {generation.number} was made by model {generation.bundle} "
-            f"({generation.fingerprint[:12]}), but the model there now is {bundle.name} "
-            f"({bundle.fingerprint[:12]}); run `sscm index` again"
-        )
 
 
 def _untrained(

@@ -27,14 +27,26 @@ def load_encoders(workspace: Workspace, generation: Generation) -> Bundle:
         BundleError: there is no such model.
         IntegrityError: the adaptation's file, or the model's, is missing or altered.
     """
+    bundle = load_model(workspace, generation)
+    adaptation = read_adaptation(workspace, generation)
+    return bundle if adaptation is None else adapt(bundle, adaptation)
+
+
+def load_model(workspace: Workspace, generation: Generation) -> Bundle:
+    """The bundle of a generation as it was trained, without what adapts it.
+
+    Raises:
+        GenerationError: the model of that name is another one now; both are named.
+        BundleError: there is no such model.
+        IntegrityError: its weights are altered.
+    """
     bundle = load_bundle(workspace, generation.bundle)
     if bundle.fingerprint != generation.fingerprint:
         raise GenerationError(
             f"model {bundle.name} has fingerprint {bundle.fingerprint[:12]}, index generation {generation.number} was "
             f"made with {generation.fingerprint[:12]}; build the index anew with `sscm index`"
         )
-    adaptation = read_adaptation(workspace, generation)
-    return bundle if adaptation is None else adapt(bundle, adaptation)
+    return bundle
 
 
 def read_adaptation(workspace: Workspace, generation: Generation) -> Adaptation | None:

@@ -7,7 +7,7 @@ import pytest
 from sscm.archive.manifest import read_manifest
 from sscm.archive.schema import decode_group
 from sscm.config import EvaluateConfig, IndexConfig, ModelConfig
-from sscm.errors import ConfigError, EvaluationError, GenerationError
+from sscm.errors import ConfigError, GenerationError
 from sscm.evaluation import geometry, metrics
 from sscm.evaluation.evaluate import evaluate
 from sscm.evaluation.protocols import Direction
@@ -150,7 +150,7 @@ def test_another_model_of_that_name(indexed):
     other = dataclasses.replace(untrained(bundle, 9), name="drawn")
     save_bundle(workspace, other)
     try:
-        with pytest.raises(EvaluationError) as caught:
+        with pytest.raises(GenerationError) as caught:
             evaluate(EvaluateConfig(workspace=workspace.uri))
         assert bundle.fingerprint[:12] in str(caught.value) and other.fingerprint[:12] in str(caught.value)
         assert "sscm index" in str(caught.value)
