@@ -32,6 +32,7 @@ ROW_GROUP = 65_536
 """Rows of a row group of ``rows.parquet``: small enough to read a part, large enough to compress."""
 
 Vectors = npt.NDArray[np.float32]
+Bitmap = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,11 +43,13 @@ class Segment:
         name: its folder under ``index/segments/``.
         rows: table of :func:`rows_schema`, sorted by ``pair_id``.
         embeddings: modality → float32 [n, d], read-only; rows without that modality are zeros.
+        deleted: bool [n], rows that are no part of the index any more; None where there are none.
     """
 
     name: str
     rows: pa.Table
     embeddings: Mapping[str, Vectors]
+    deleted: Bitmap | None = None
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -66,16 +69,22 @@ class Segment:
         return self.embeddings[modality]
 
     def has(self, modality: str) -> npt.NDArray[np.bool_]:
-        """Which rows have that modality: bool [n].
+        """Which rows have that modality and are not deleted: bool [n].
 
         Raises:
             QueryError: the modality is not indexed.
         """
         self._require(modality)
-        return np.asarray(self.rows[f"has_{modality}"].to_numpy(), np.bool_)
+        present = np.asarray(self.rows[f"has_{modality}"].to_numpy(), np.bool_)
+        return present if self.deleted is None else present & ~self.deleted
+
+    @property
+    def live(self) -> int:
+        """Rows that are not deleted."""
+        return len(self) if self.deleted is None else len(self) - int(np.count_nonzero(self.deleted))
 
     def find(self, pair_id: str) -> int | None:
-        """Row of a pair, or None where it is not in this segment."""
+        """Row of a pair, or None where it is not in this segment or deleted from it."""
         ids = self.rows["pair_id"]
         low, high = 0, len(ids)
         while low < high:
@@ -84,12 +93,17 @@ class Segment:
                 low = middle + 1
             else:
                 high = middle
-        return low if low < len(ids) and ids[low].as_py() == pair_id else None
+        if low == len(ids) or ids[low].as_py() != pair_id or (self.deleted is not None and self.deleted[low]):
+            return None
+        return low
 
     def slice(self, start: int, stop: int) -> Segment:
         """Some consecutive rows, as a view; row numbers start from 0 again."""
         embeddings = {name: values[start:stop] for name, values in self.embeddings.items()}
-        return Segment(name=self.name, rows=self.rows.slice(start, stop - start), embeddings=embeddings)
+        deleted = None if self.deleted is None else self.deleted[start:stop]
+        return Segment(
+            name=self.name, rows=self.rows.slice(start, stop - start), embeddings=embeddings, deleted=deleted
+        )
 
     def _require(self, modality: str) -> None:
         if modality not in self.embeddings:
@@ -185,8 +199,19 @@ def write_segment(
     return name, files
 
 
+def property_names(rows: pa.Table) -> tuple[str, ...]:
+    """Names of the properties that any row has, sorted; ``rows`` is a table of :func:`rows_schema`."""
+    maps = rows["properties"].combine_chunks()
+    return tuple(sorted(pc.unique(maps.keys).to_pylist()))
+
+
 def open_segment(
-    workspace: Workspace, name: str, files: Mapping[str, Stored], modalities: Sequence[str], verify: bool = True
+    workspace: Workspace,
+    name: str,
+    files: Mapping[str, Stored],
+    modalities: Sequence[str],
+    verify: bool = True,
+    deleted: npt.NDArray[np.integer] | None = None,
 ) -> Segment:
     """Open a segment for reading.
 
@@ -197,9 +222,10 @@ def open_segment(
         files: its files, as its generation's manifest names them.
         modalities: names of its modalities.
         verify: compare checksums, not only sizes; reads every file once.
+        deleted: numbers of the rows that are deleted; None for none.
 
     Raises:
-        IntegrityError: a file is missing, truncated or altered; it is named.
+        IntegrityError: a row is deleted that is not there, or a file is missing, truncated or altered; it is named.
         WorkspaceError: a file cannot be read.
     """
     folder = (INDEX, SEGMENTS, name)
@@ -220,7 +246,17 @@ def open_segment(
                 f"{workspace.uri_of(*folder, vectors_file(modality))}: {len(values)} vectors for {rows.num_rows} rows; "
                 "expected one a row: run `sscm index` again"
             )
-    return Segment(name=name, rows=rows, embeddings=embeddings)
+    return Segment(name=name, rows=rows, embeddings=embeddings, deleted=_bitmap(name, deleted, rows.num_rows))
+
+
+def _bitmap(name: str, deleted: npt.NDArray[np.integer] | None, rows: int) -> Bitmap | None:
+    if deleted is None or not len(deleted):
+        return None
+    if int(deleted.min()) < 0 or int(deleted.max()) >= rows:
+        raise IntegrityError(f"segment {name} has {rows} rows; its tombstones name row {int(deleted.max())}")
+    bitmap = np.zeros(rows, np.bool_)
+    bitmap[deleted] = True
+    return bitmap
 
 
 def vectors_file(modality: str) -> str:
