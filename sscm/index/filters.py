@@ -1,49 +1,54 @@
-"""Filters of a search: place, time, ids, labels and split, as STAC Item Search names them.
+"""Filters of a search: place, time, ids, labels, split and CQL2, named as in STAC Item Search and its extension.
 
 A filter becomes a bitmap over the rows of a segment. Everything is vectorised; footprints are read only where the
 bounding-box column cannot decide.
 
-Source: STAC API 1.0.0, Item Search; OGC API - Features 17-069r4, sections 7.15.3 (bbox) and 7.15.4 (datetime).
+Source: STAC API 1.0.0, Item Search and Filter Extension; OGC API - Features 17-069r4, sections 7.15.3 (bbox) and
+7.15.4 (datetime); OGC CQL2 21-065r2.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC
-from datetime import datetime as Instant  # a filter's own field is called datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import shapely
 
 from sscm.archive.schema import SPLITS
 from sscm.errors import QueryError
+from sscm.index.comparisons import Acquired, Text, TextComparison, TextIn
+from sscm.index.conditions import All, Condition, Labelled, Located, Scope
+from sscm.index.cql2 import Expression, read_expression
+from sscm.index.footprints import box_place, geometry_place
+from sscm.index.instants import parse_interval
+from sscm.index.property_columns import FIXED, TIME, columns_of, is_fixed, property_key, property_name
+from sscm.index.texts import Bitmap
 
-Bitmap = npt.NDArray[np.bool_]
-
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
-_OPEN = ("", "..")
+_NAMED = 40
+"""Most known properties that a message names."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Filter:
     """Which rows of an index may answer; a row must pass everything given.
 
     Args:
-        bbox: west, south, east, north in degrees (EPSG:4326); west > east crosses the antimeridian. A row passes whose
-            footprint touches it.
+        bbox: west, south, east, north in degrees (EPSG:4326), or west, south, lowest, east, north, highest; west > east
+            crosses the antimeridian. A row passes whose footprint touches it.
         intersects: GeoJSON geometry in degrees; a row passes whose footprint touches it.
         datetime: RFC 3339 instant, or an interval ``start/end`` of which one end may be ``..``; both ends belong to it.
         ids: pair ids.
         labels: a row passes that has any of them.
         split: ``train``, ``validation`` or ``test``.
+        filter: CQL2, text or JSON object, over ``id``, ``split``, ``labels``, ``datetime``, ``<modality>_datetime``,
+            ``geometry`` and the source's properties; of those that are called like one of these, ``source:<name>``.
+            :mod:`sscm.index.cql2` says what it means.
+        filter_lang: ``cql2-text`` or ``cql2-json``; told by the type of ``filter`` if not given.
 
     Raises:
         QueryError: a value that cannot be understood; what would be right is said.
@@ -55,175 +60,117 @@ class Filter:
     ids: Sequence[str] | None = None
     labels: Sequence[str] | None = None
     split: str | None = None
+    filter: str | Mapping[str, Any] | None = None
+    filter_lang: str | None = None
 
     def __post_init__(self) -> None:
         if self.bbox is not None and self.intersects is not None:
             raise QueryError("bbox and intersects are both given; expected one of them")
-        if self.bbox is not None:
-            _boxes(self.bbox)
-        if self.intersects is not None:
-            _geometry(self.intersects)
-        if self.datetime is not None:
-            _interval(self.datetime)
         for name, values in (("ids", self.ids), ("labels", self.labels)):
             if values is not None and (isinstance(values, str) or not all(isinstance(v, str) for v in values)):
                 raise QueryError(f"{name} = {values!r}; expected a list of strings")
         if self.split is not None and self.split not in SPLITS:
             raise QueryError(f"split = {self.split!r}; expected one of {', '.join(SPLITS)}")
+        for name in ("ids", "labels"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        _ = self._condition  # made now, so that what cannot be understood is refused now
 
-    def bitmap(self, rows: pa.Table, modality: str | None = None) -> Bitmap:
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Filter) and self.key() == other.key()
+
+    def __hash__(self) -> int:
+        return hash(self.key())
+
+    def key(self) -> str:
+        """The same text for filters that let the same rows of any index pass because they say the same."""
+        return self._key
+
+    def properties(self) -> tuple[str, ...]:
+        """Names that ``filter`` refers to, sorted."""
+        return () if self._expression is None else self._expression.names
+
+    def require_known(self, properties: Collection[str], modalities: Collection[str]) -> None:
+        """Check that an index has what ``filter`` refers to.
+
+        Args:
+            properties: names of the properties that any row of the index has, as its sources call them.
+            modalities: names of its modalities.
+
+        Raises:
+            QueryError: it has not; the names that there are, are told.
+        """
+        unknown = [
+            name
+            for name in self.properties()
+            if not is_fixed(name, modalities) and property_key(name, modalities) not in properties
+        ]
+        if unknown:
+            known = sorted(
+                {*FIXED, *(f"{name}{TIME}" for name in modalities), *(property_name(p, modalities) for p in properties)}
+            )
+            more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
+            named = f"{', '.join(known[:_NAMED])}{more}"
+            raise QueryError(f"filter: property {', '.join(map(repr, unknown))} is unknown; known are {named}")
+
+    def bitmap(self, rows: pa.Table, modality: str | None = None, known: Collection[str] | None = None) -> Bitmap:
         """Which rows pass.
 
         Args:
-            rows: table of :func:`~sscm.index.segment.rows_schema`.
-            modality: whose acquisition time ``datetime`` is compared with; where None, any modality's time passes.
+            rows: table of :func:`~sscm.index.segment.rows_schema`. What is decoded of it is kept as long as it lives.
+            modality: whose acquisition time ``datetime`` is; where None, any modality's time passes, and in ``filter``
+                the earliest is meant.
+            known: names of properties that other rows of the same index have, so that they are null here where
+                these rows lack them, and not unknown.
 
         Returns:
             bool [n].
 
         Raises:
-            QueryError: the rows have no such modality.
+            QueryError: the rows have no such modality, or ``filter`` refers to an unknown property.
         """
-        passes = np.ones(rows.num_rows, np.bool_)
+        columns = columns_of(rows)
+        if self.properties():
+            self.require_known({*columns.properties, *(known or ())}, columns.modalities)
+        return self._condition.holds(Scope(columns, modality), np.ones(len(columns), np.bool_))
+
+    @cached_property
+    def _expression(self) -> Expression | None:
+        if self.filter is None:
+            if self.filter_lang is not None:
+                raise QueryError(f"filter-lang = {self.filter_lang!r} is given and no filter")
+            return None
+        return read_expression(self.filter, self.filter_lang)
+
+    @cached_property
+    def _condition(self) -> Condition:
+        parts: list[Condition] = []
         if self.split is not None:
-            passes &= _bools(pc.equal(rows["split"], self.split))
+            parts.append(TextComparison("=", Text("split"), self.split))
         if self.ids is not None:
-            passes &= _bools(pc.is_in(rows["pair_id"], value_set=pa.array(list(self.ids), pa.string())))
+            parts.append(TextIn(Text("id"), tuple(self.ids)))
         if self.labels is not None:
-            passes &= _any_label(rows["labels"], self.labels)
+            parts.append(Labelled("overlaps", tuple(self.labels)))
         if self.datetime is not None:
-            passes &= _in_interval(rows, self.datetime, modality)
+            parts.append(Acquired(*parse_interval(self.datetime)))
+        if self._expression is not None:
+            parts.append(self._expression.condition)
         if self.bbox is not None:
-            passes &= _touches_box(rows, passes, self.bbox)
+            parts.append(Located("intersects", box_place(self.bbox)))
         if self.intersects is not None:
-            passes &= _touches(rows, passes, _geometry(self.intersects))
-        return passes
+            parts.append(Located("intersects", geometry_place(self.intersects)))
+        return All(tuple(parts))
 
-
-def _bools(column: pa.ChunkedArray | pa.Array) -> Bitmap:
-    """A nullable boolean column as bool [n], null as False."""
-    return np.asarray(pc.fill_null(column, False).to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _any_label(column: pa.ChunkedArray, labels: Sequence[str]) -> Bitmap:
-    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    found = pc.is_in(pc.list_flatten(lists), value_set=pa.array(list(labels), pa.string()))
-    passes = np.zeros(len(lists), np.bool_)
-    passes[pc.list_parent_indices(lists).to_numpy()[_bools(found)]] = True
-    return passes
-
-
-def _in_interval(rows: pa.Table, text: str, modality: str | None) -> Bitmap:
-    start, end = _interval(text)
-    columns = [name for name in rows.column_names if name.endswith("_datetime")]
-    if modality is not None:
-        if f"{modality}_datetime" not in columns:
-            known = [name.removesuffix("_datetime") for name in columns]
-            raise QueryError(f"modality {modality!r} has no times in this index; those that have: {known}")
-        columns = [f"{modality}_datetime"]
-    passes = np.zeros(rows.num_rows, np.bool_)
-    for name in columns:
-        inside = _bools(pc.is_valid(rows[name]))
-        if start is not None:
-            inside &= _bools(pc.greater_equal(rows[name], pa.scalar(start, pa.timestamp("us", tz="UTC"))))
-        if end is not None:
-            inside &= _bools(pc.less_equal(rows[name], pa.scalar(end, pa.timestamp("us", tz="UTC"))))
-        passes |= inside
-    return passes
-
-
-def _interval(text: str) -> tuple[Instant | None, Instant | None]:
-    """First and last instant of an interval; None for an open end."""
-    expected = "expected an RFC 3339 instant (2018-06-01T00:00:00Z), or start/end with .. for one open end"
-    if not isinstance(text, str):
-        raise QueryError(f"datetime = {text!r}; {expected}")
-    ends = text.strip().upper().split("/")
-    if len(ends) > 2 or all(end in _OPEN for end in ends):
-        raise QueryError(f"datetime = {text!r}; {expected}")
-    instants: list[Instant | None] = []
-    for end in ends:
-        if len(ends) == 2 and end in _OPEN:
-            instants.append(None)
-            continue
-        try:
-            if not _INSTANT.fullmatch(end):
-                raise ValueError(end)
-            instants.append(Instant.fromisoformat(end).astimezone(UTC))
-        except (ValueError, OverflowError) as error:
-            raise QueryError(f"datetime = {text!r}: {end!r} cannot be read; {expected}") from error
-    start, end_ = instants[0], instants[-1]
-    if start is not None and end_ is not None and start > end_:
-        raise QueryError(f"datetime = {text!r} ends before it starts; expected start/end")
-    return start, end_
-
-
-def _boxes(bbox: Any) -> list[tuple[float, float, float, float]]:
-    """One box, or the two on either side of the antimeridian."""
-    expected = "expected [west, south, east, north] in degrees"
-    if not isinstance(bbox, Sequence) or len(bbox) != 4:
-        raise QueryError(f"bbox = {bbox!r}; {expected}, four numbers")
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in bbox):
-        raise QueryError(f"bbox = {list(bbox)}; {expected}, all finite")
-    west, south, east, north = (float(v) for v in bbox)
-    if max(abs(west), abs(east)) > 180 or max(abs(south), abs(north)) > 90:
-        raise QueryError(f"bbox = {list(bbox)}; {expected}: longitudes from -180 to 180, latitudes from -90 to 90")
-    if south > north:
-        raise QueryError(f"bbox = {list(bbox)}: south is north of north; {expected}")
-    if west > east:
-        return [(west, south, 180.0, north), (-180.0, south, east, north)]
-    return [(west, south, east, north)]
-
-
-def _geometry(value: Any) -> Any:
-    """A GeoJSON geometry as a shapely one."""
-    kind = value.get("type") if isinstance(value, Mapping) else None
-    if kind in (None, "Feature", "FeatureCollection"):
-        raise QueryError(f"intersects is {kind or repr(value)}; expected a GeoJSON geometry (Point, Polygon, …)")
-    try:
-        geometry = shapely.force_2d(shapely.from_geojson(json.dumps(value)))
-    except (TypeError, ValueError, shapely.errors.GEOSException) as error:
-        raise QueryError(f"intersects cannot be read as a GeoJSON geometry: {error}") from error
-    if geometry.is_empty or not np.isfinite(shapely.get_coordinates(geometry)).all():
-        raise QueryError("intersects is empty or has a coordinate that is not finite; expected a geometry with points")
-    if not geometry.is_valid:
-        raise QueryError(f"intersects is not a valid geometry: {shapely.is_valid_reason(geometry)}")
-    return geometry
-
-
-def _corners(rows: pa.Table) -> list[npt.NDArray[np.float64]]:
-    """West, south, east and north of each row's footprint, NaN where it has none: float64 [n] each."""
-    boxes = rows["bbox"]
-    return [
-        np.asarray(pc.fill_null(pc.struct_field(boxes, name), math.nan).to_numpy(), np.float64)
-        for name in ("xmin", "ymin", "xmax", "ymax")
-    ]
-
-
-def _touches_box(rows: pa.Table, candidates: Bitmap, bbox: Sequence[float]) -> Bitmap:
-    xmin, ymin, xmax, ymax = _corners(rows)
-    passes = np.zeros(rows.num_rows, np.bool_)
-    for west, south, east, north in _boxes(bbox):
-        inside = (xmin >= west) & (xmax <= east) & (ymin >= south) & (ymax <= north)
-        passes |= inside
-        # A footprint is seldom parallel to the axes: one whose box reaches out of the query's must be looked at.
-        unsure = candidates & ~passes & (xmin <= east) & (xmax >= west) & (ymin <= north) & (ymax >= south)
-        passes |= _look(rows, unsure, shapely.box(west, south, east, north))
-    return passes
-
-
-def _touches(rows: pa.Table, candidates: Bitmap, geometry: Any) -> Bitmap:
-    xmin, ymin, xmax, ymax = _corners(rows)
-    west, south, east, north = geometry.bounds
-    near = candidates & (xmin <= east) & (xmax >= west) & (ymin <= north) & (ymax >= south)
-    return _look(rows, near, geometry)
-
-
-def _look(rows: pa.Table, candidates: Bitmap, geometry: Any) -> Bitmap:
-    """Which candidates' footprints touch a geometry."""
-    places = np.flatnonzero(candidates)
-    passes = np.zeros(rows.num_rows, np.bool_)
-    if len(places):
-        shapely.prepare(geometry)
-        footprints = shapely.from_wkb(rows["geometry"].take(pa.array(places)).to_numpy(zero_copy_only=False))
-        passes[places] = shapely.intersects(geometry, footprints)
-    return passes
+    @cached_property
+    def _key(self) -> str:
+        said = {
+            "bbox": None if self.bbox is None else list(self.bbox),
+            "intersects": self.intersects,
+            "datetime": self.datetime,
+            "ids": None if self.ids is None else sorted(set(self.ids)),
+            "labels": None if self.labels is None else sorted(set(self.labels)),
+            "split": self.split,
+            "filter": self._expression and self._expression.key,
+        }
+        text = json.dumps(said, default=dict)
+        return hashlib.sha256(json.dumps(json.loads(text, parse_int=float), sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,8 @@
 """Filters against a loop that decides row by row."""
 
+import dataclasses
 import json
+import pickle
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -158,6 +160,61 @@ def test_ids_labels_split_and_all_together(rows, items):
     check(rows, items, chosen, passes, "s2")
 
 
+def test_heights_of_a_box_do_not_matter(rows):
+    flat = Filter(bbox=[-60, -40, 80, 60])
+    np.testing.assert_array_equal(Filter(bbox=[-60, -40, 0, 80, 60, 900]).bitmap(rows), flat.bitmap(rows))
+
+
+def test_ids_are_looked_up_in_sorted_rows_and_found_in_any(rows, items):
+    wanted = [f"p{n:03d}" for n in range(0, 600, 3)]
+    check(rows, items, Filter(ids=wanted), lambda i: i["pair_id"] in wanted)
+    turned = rows.take(pa.array(range(399, -1, -1)))
+    np.testing.assert_array_equal(Filter(ids=wanted).bitmap(turned), Filter(ids=wanted).bitmap(rows)[::-1])
+    np.testing.assert_array_equal(Filter(ids=["p000"]).bitmap(turned), np.arange(400) == 399)
+
+
+def test_filters_that_say_the_same_are_equal_and_travel(rows):
+    one = Filter(ids=["b", "a", "a"], bbox=[1, 2, 3, 4], filter="split = 'test' AND id > 'p1'")
+    tree = {"op": "=", "args": [{"property": "split"}, "test"]}
+    other = Filter(
+        ids=("a", "b"),
+        bbox=(1.0, 2.0, 3.0, 4.0),
+        filter={"op": "AND", "args": [tree, {"op": ">", "args": [{"property": "id"}, "p1"]}]},
+        filter_lang="cql2-json",
+    )
+    assert one == other and hash(one) == hash(other) and one.key() == other.key()
+    assert len({one, other, Filter(), Filter(ids=[]), Filter(labels=[]), Filter(split="test")}) == 5
+    assert one != "split" and dataclasses.replace(one, split="test") != one
+    place = Filter(intersects={"type": "Point", "coordinates": [20, 44]}, filter="s_within(geometry, BBOX(0,0,9,9))")
+    again = pickle.loads(pickle.dumps(place))
+    assert again == place
+    np.testing.assert_array_equal(again.bitmap(rows), place.bitmap(rows))
+
+
+def test_what_is_given_may_change_afterwards(rows):
+    ids, tree = ["p001"], {"op": "=", "args": [{"property": "id"}, "p001"]}
+    chosen = Filter(ids=ids, filter=tree)
+    key = chosen.key()
+    ids.append("p002")
+    tree["args"][1] = "p002"
+    assert chosen.key() == key and chosen.ids == ("p001",)
+    assert np.flatnonzero(chosen.bitmap(rows)).tolist() == [1]
+
+
+def test_properties_are_known_by_the_whole_index_s_names(rows):
+    chosen = Filter(filter="cloud < 10 AND s1_datetime IS NOT NULL OR NOT cloud >= 10")
+    assert chosen.properties() == ("cloud", "s1_datetime")
+    assert Filter(split="test").properties() == ()
+    with pytest.raises(QueryError, match="'cloud' is unknown; known are datetime, geometry, id, labels, pair_id, s1_"):
+        chosen.bitmap(rows)
+    assert not chosen.bitmap(rows, known=["cloud"]).any()
+    chosen.require_known({"cloud"}, ["s1"])
+    with pytest.raises(QueryError, match=r"'s1_datetime' is unknown.*, source:split, split$"):
+        chosen.require_known({"cloud", "split"}, ["s2"])
+    with pytest.raises(QueryError, match=r"and 70 more$"):
+        chosen.require_known({f"p{n}" for n in range(102)}, ["s1", "s2"])
+
+
 def test_slices_no_rows_and_nothing_asked(rows):
     everything = Filter().bitmap(rows)
     assert everything.all() and len(everything) == 400
@@ -171,7 +228,10 @@ def test_slices_no_rows_and_nothing_asked(rows):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"bbox": [0, 0, 0, 1, 1, 1]}, "four numbers"),
+        ({"bbox": [0, 0, 1, 1, 1]}, "four numbers, or six"),
+        ({"bbox": [0, 0, 9, 1, 1, 1]}, "lowest height is above the highest"),
+        ({"intersects": {"type": "Point", "coordinates": [445000, 44]}}, "longitude 445000; expected degrees"),
+        ({"filter": "a ="}, "column 4"),
         ({"bbox": "1,2,3,4"}, "four numbers|finite"),
         ({"bbox": [0, 0, float("nan"), 1]}, "finite"),
         ({"bbox": [0, 10, 5, 1]}, "south is north"),
