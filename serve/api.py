@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.responses import JSONResponse, Response
 
 from sscm.errors import QueryError
@@ -19,6 +19,8 @@ from sscm.index.filters import Filter
 
 MAX_LIMIT = 1000
 """Most answers to one query; larger wishes are cut to it, as STAC asks."""
+MAX_EXAMPLES = 100
+"""Most positive, and most negative, examples of one query: each that is an item is looked for in every shard."""
 GEOJSON = "application/geo+json"
 PROBLEM = "application/problem+json"
 
@@ -26,13 +28,13 @@ PROBLEM = "application/problem+json"
 class Filters(BaseModel):
     """Which items may answer; what is left out does not restrict.
 
-    ``datetime`` and ``intersects`` are checked by the index, which knows what it can compare.
+    ``datetime``, ``intersects`` and ``filter`` are checked by the index, which knows what it can compare.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     bbox: list[float] | None = Field(
-        default=None, description="west, south, east, north, degrees", examples=[[20, 44, 21, 45]]
+        default=None, description="west, south, east, north, degrees; or six with heights", examples=[[20, 44, 21, 45]]
     )
     intersects: dict[str, Any] | None = Field(default=None, description="GeoJSON geometry that a footprint meets")
     datetime: str | None = Field(
@@ -43,8 +45,18 @@ class Filters(BaseModel):
     ids: list[str] | None = Field(default=None, max_length=10_000, description="only these items")
     labels: list[str] | None = Field(default=None, max_length=1000, description="items with one of these labels")
     split: str | None = Field(default=None, description="train, validation or test")
+    filter: str | dict[str, Any] | None = Field(
+        default=None,
+        description="CQL2, text or JSON, over id, split, labels, datetime, geometry and the items' properties",
+        examples=["country = 'Serbia' AND NOT a_contains(labels, ('Pastures'))"],
+    )
+    filter_lang: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("filter-lang", "filter_lang"),
+        description="cql2-text or cql2-json; told by the type of filter if not given",
+    )
 
-    def filter(self) -> Filter | None:
+    def restriction(self) -> Filter | None:
         """The index's filter, or None where nothing is restricted.
 
         Raises:
@@ -57,22 +69,66 @@ class Filters(BaseModel):
 
 
 Limit = Annotated[int, Field(ge=1, description=f"answers wanted; more than {MAX_LIMIT} are cut to that")]
+MinScore = Annotated[float, Field(ge=-1, le=1, description="least score, a cosine similarity, of an answer")]
 
 
-class SearchRequest(Filters):
-    """Search by a vector, or by an item of the index as example. Exactly one of ``vector`` and ``id``."""
+class Example(BaseModel):
+    """An image as example: an item's, or one that is given by its embedding."""
 
-    vector: list[float] | None = Field(default=None, description="embedding of the query; of any norm above 0")
+    model_config = ConfigDict(extra="forbid")
+
     id: str | None = Field(default=None, description="an item whose image of ``modality`` is the example")
-    modality: str = Field(description="modality of the query image", examples=["s1"])
-    target: str = Field(description="modality of the images searched", examples=["s2"])
-    limit: Limit = 10
+    modality: str | None = Field(default=None, description="the query's if not given")
+    vector: list[float] | None = Field(default=None, description="embedding; of any norm above 0")
 
     @model_validator(mode="after")
-    def _one_example(self) -> Self:
+    def _one(self) -> Self:
         if (self.vector is None) == (self.id is None):
             given = "both" if self.vector is not None else "neither"
             raise ValueError(f"{given} of vector and id given; expected exactly one")
+        return self
+
+
+class SearchRequest(Filters):
+    """Search by a vector, by an item of the index as example, or by several examples.
+
+    Exactly one of ``vector``, ``id`` and ``positives``; ``negatives`` go with ``positives``.
+    """
+
+    vector: list[float] | None = Field(default=None, description="embedding of the query; of any norm above 0")
+    id: str | None = Field(default=None, description="an item whose image of ``modality`` is the example")
+    positives: list[Example] | None = Field(
+        default=None, max_length=MAX_EXAMPLES, description="images like which others are wanted"
+    )
+    negatives: list[Example] | None = Field(
+        default=None, max_length=MAX_EXAMPLES, description="images like which others are not wanted"
+    )
+    modality: str | None = Field(
+        default=None, description="modality of the query image, or of examples that do not say", examples=["s1"]
+    )
+    target: str = Field(description="modality of the images searched", examples=["s2"])
+    limit: Limit = 10
+    min_score: MinScore | None = None
+    token: str | None = Field(default=None, description="from the link with rel next: the page after")
+
+    @model_validator(mode="after")
+    def _one_query(self) -> Self:
+        ways = {"vector": self.vector, "id": self.id, "positives": self.positives}
+        given = [name for name, value in ways.items() if value is not None]
+        if not given:
+            raise ValueError("neither of vector and id given, and no positives; expected exactly one")
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} given; expected exactly one")
+        if self.negatives is not None and self.positives is None:
+            raise ValueError("negatives given and no positives; expected both")
+        return self
+
+    @model_validator(mode="after")
+    def _modality_known(self) -> Self:
+        examples = (*(self.positives or ()), *(self.negatives or ()))
+        silent = [example.id for example in examples if example.id is not None and example.modality is None]
+        if self.modality is None and (self.positives is None or silent):
+            raise ValueError("modality is missing; expected that of the query image, such as s1")
         return self
 
 
@@ -92,8 +148,11 @@ class Collection(BaseModel):
 
     type: str = "FeatureCollection"
     features: list[dict[str, Any]]
-    numberMatched: int
+    numberMatched: int = Field(description="items that pass the filters, whatever their score")
     numberReturned: int
+    links: list[dict[str, Any]] = Field(
+        description="to the next page, where there is one: rel, method, href, body, merge"
+    )
     sscm: dict[str, Any] = Field(description="generation, model, target, simulated, complete")
 
 
@@ -125,7 +184,7 @@ def parse_filters(text: str | None) -> Filters:
         return Filters.model_validate(json.loads(text))
     except ValidationError as error:
         raise QueryError(explain(error.errors(), "filters")) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QueryError(f"filters: {shown(text)} is not JSON ({error}); expected an object") from error
 
 

@@ -12,20 +12,22 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from ray.exceptions import RayActorError, RayTaskError
 from ray.serve import get_replica_context
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.exceptions import RayServeException
 from starlette.types import ASGIApp
 
-from serve.api import MAX_LIMIT, Filters, HttpProblem
+from serve.api import Example, HttpProblem
+from serve.calls import Lost, call, within
 from serve.items import with_score
 from serve.merge import merge
 from serve.messages import Found, ShardAnswer, ShardQuery
 from serve.metrics import GatewayMetrics
+from serve.paging import Wanted, digest
 from serve.preview import read_preview
 from serve.routes import build_api
 from serve.upload import Upload, decode_uploads
-from sscm.errors import QueryError, SscmError, WorkspaceError
+from sscm.errors import QueryError, WorkspaceError
+from sscm.index.examples import combine_examples
 from sscm.sensors import Modality
 from sscm.workspace import Workspace
 
@@ -35,8 +37,6 @@ DECODERS = 2
 """Uploads decoded at a time, off the event loop."""
 SHARE_OF_SHARDS = 0.8
 """Share of a request's deadline that a shard has to answer in; with the rest an answer of the others is made."""
-ATTEMPTS = 2
-"""Calls of a deployment whose replica dies, in all."""
 READY_S = 2.0
 """Longest time that a readiness probe waits for one replica, seconds."""
 
@@ -54,6 +54,7 @@ class Served:
         model: name, fingerprint and origin of the model, JSON values.
         simulated: whether the images were computed, not observed.
         shard_rows: rows of each shard.
+        properties: names of the properties that any item has; None where the index does not say.
     """
 
     workspace: Workspace
@@ -64,6 +65,7 @@ class Served:
     model: Mapping[str, Any]
     simulated: bool
     shard_rows: tuple[int, ...]
+    properties: tuple[str, ...] | None = None
 
     def modality(self, name: str, what: str) -> Modality:
         """A modality by name; raises QueryError where there is none."""
@@ -71,18 +73,6 @@ class Served:
             if modality.name == name:
                 return modality
         raise QueryError(f"{what}: {name!r} is unknown; this index has {[m.name for m in self.modalities]}")
-
-
-class _Lost(Exception):
-    """A deployment has no replica that answers."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(status, why)
-        self.status = status
-        self.why = why
-
-    def problem(self, what: str) -> HttpProblem:
-        return HttpProblem(self.status, f"no {what} answers: {self.why}; try again", {"Retry-After": "1"})
 
 
 class Gateway:
@@ -131,8 +121,8 @@ class Gateway:
             groups = await asyncio.get_running_loop().run_in_executor(self._threads, decode)
         with self.metrics.stage("encode"):
             try:
-                vector, batch = await _call(self._encoders[modality], "encode", groups)
-            except _Lost as lost:
+                vector, batch = await call(self._encoders[modality], "encode", groups)
+            except Lost as lost:
                 raise lost.problem(f"encoder of {modality}") from lost
         self.metrics.batches.observe(batch, "encode")
         return cast(Vector, vector)
@@ -151,45 +141,48 @@ class Gateway:
             raise QueryError(f"vector: norm {norm}; expected finite numbers that are not all 0")
         return np.asarray(vector / norm, np.float32)
 
-    async def search(
-        self, vector: Vector, target: str, limit: int, filters: Filters, exclude: frozenset[str] = frozenset()
-    ) -> dict[str, Any]:
+    async def search(self, vector: Vector, wanted: Wanted, exclude: frozenset[str] = frozenset()) -> dict[str, Any]:
         """The images of one modality that are most similar to a vector.
 
         Args:
             vector: float32 [dimension], unit norm.
-            target: modality searched.
-            limit: answers wanted.
-            filters: which items may answer.
-            exclude: pairs that may not.
+            wanted: what is asked for.
+            exclude: pairs that may not answer.
 
         Returns:
             A FeatureCollection. Where a shard has no living replica, ``sscm.complete`` is false and the answers are
             those of the others.
 
         Raises:
-            QueryError: target or filters cannot be.
+            QueryError: target or filters cannot be, or the page is one of another query.
             HttpProblem: no shard answers.
         """
+        target, page = wanted.target, wanted.page
         self.served.modality(target, "target")
-        k = min(limit, MAX_LIMIT)
-        query = ShardQuery(vector=vector, target=target, k=k, filter=filters.filter(), exclude=exclude)
+        restriction = wanted.filters.restriction()
+        if restriction is not None and self.served.properties is not None:
+            restriction.require_known(self.served.properties, [modality.name for modality in self.served.modalities])
+        query = ShardQuery(
+            vector=vector, target=target, k=page.end, filter=restriction, exclude=exclude, least=wanted.least
+        )
+        page.require(digest(query))
         with self.metrics.stage("search"):
             outcomes = await self._ask_all("search", query)
         with self.metrics.stage("merge"):
             answers: list[ShardAnswer] = []
             for outcome in outcomes:
-                if not isinstance(outcome, _Lost):
+                if not isinstance(outcome, Lost):
                     answers.append(outcome[0])
                     self.metrics.batches.observe(outcome[1], "search")
-            hits = merge((answer.hits for answer in answers), k)
-            items = [with_score(hit.item, hit.score) for hit in hits]
+            hits = merge((answer.hits for answer in answers), page.end)
+            items = [with_score(hit.item, hit.score) for hit in hits[page.offset :]]
         matched = sum(answer.matched for answer in answers)
-        return self.collection(items, matched, target=target, complete=len(answers) == len(self._shards))
+        more = len(hits) == page.end and matched > page.end
+        links = page.links(digest(query), self.served.generation) if more else []
+        complete = len(answers) == len(self._shards)
+        return self.collection(items, matched, target=target, complete=complete, links=links)
 
-    async def search_by_id(
-        self, pair_id: str, modality: str, target: str, limit: int, filters: Filters
-    ) -> dict[str, Any]:
+    async def search_by_id(self, pair_id: str, modality: str, wanted: Wanted) -> dict[str, Any]:
         """Search with an indexed image as example.
 
         The pair itself is left out where both modalities are the same, since an image is always most similar to
@@ -198,15 +191,51 @@ class Gateway:
         Raises:
             HttpProblem: 404, there is no such pair, or it has no image of that modality.
         """
+        vector = await self._embedding_of(pair_id, modality)
+        return await self.search(vector, wanted, frozenset({pair_id} if modality == wanted.target else ()))
+
+    async def search_by_examples(
+        self, positives: Sequence[Example], negatives: Sequence[Example], modality: str | None, wanted: Wanted
+    ) -> dict[str, Any]:
+        """Search by several examples; those that are images of the modality searched are left out.
+
+        Args:
+            positives: images like which others are wanted.
+            negatives: images like which others are not wanted.
+            modality: that of examples which do not say theirs.
+            wanted: what is asked for.
+
+        Raises:
+            QueryError: the examples make no query.
+            HttpProblem: 404, an example is no pair of the index, or has no image of its modality.
+        """
+        examples = [(example.id, example.modality or modality or "", example.vector) for example in positives]
+        examples += [(example.id, example.modality or modality or "", example.vector) for example in negatives]
+        images = sorted({(pair_id, of) for pair_id, of, _ in examples if pair_id is not None})
+        found = await asyncio.gather(*(self._embedding_of(*image) for image in images))
+        embeddings = dict(zip(images, found, strict=True))
+        vectors = [
+            np.asarray(vector, np.float64) if pair_id is None else embeddings[pair_id, of]
+            for pair_id, of, vector in examples
+        ]
+        vector = combine_examples(vectors[: len(positives)], vectors[len(positives) :], dimension=self.served.dimension)
+        return await self.search(vector, wanted, frozenset(pair_id for pair_id, of in images if of == wanted.target))
+
+    async def _embedding_of(self, pair_id: str, modality: str) -> Vector:
         self.served.modality(modality, "modality")
         found = await self.find(pair_id, modality)
         if found.vector is None:
             raise HttpProblem(404, f"item {pair_id!r} has no image of {modality}")
-        exclude = frozenset({pair_id} if modality == target else ())
-        return await self.search(found.vector, target, limit, filters, exclude)
+        return found.vector
 
     def collection(
-        self, items: list[dict[str, Any]], matched: int, *, target: str | None, complete: bool
+        self,
+        items: list[dict[str, Any]],
+        matched: int,
+        *,
+        target: str | None,
+        complete: bool,
+        links: Sequence[Mapping[str, Any]] = (),
     ) -> dict[str, Any]:
         """A FeatureCollection that says which generation and model it comes from."""
         return {
@@ -214,6 +243,7 @@ class Gateway:
             "features": items,
             "numberMatched": matched,
             "numberReturned": len(items),
+            "links": list(links),
             "sscm": {
                 "generation": self.served.generation,
                 "model": {name: self.served.model[name] for name in ("name", "fingerprint")},
@@ -234,7 +264,7 @@ class Gateway:
             if isinstance(found, Found):
                 return found
         for lost in outcomes:
-            if isinstance(lost, _Lost):
+            if isinstance(lost, Lost):
                 raise lost.problem(f"shard that may hold item {pair_id!r}")
         raise HttpProblem(404, f"item {pair_id!r} is not in generation {self.served.generation} of this index")
 
@@ -247,8 +277,8 @@ class Gateway:
         for shard, (low, high) in zip(self._shards, itertools.pairwise(starts), strict=True):
             numbers = [int(n - low) for n in drawn if low <= n < high]
             if numbers:
-                calls.append(_call(shard, "rows", numbers))
-        answers = [pairs for pairs in await self._gather(calls) if not isinstance(pairs, _Lost)]
+                calls.append(call(shard, "rows", numbers))
+        answers = [pairs for pairs in await self._gather(calls) if not isinstance(pairs, Lost)]
         found = [pair for pairs in answers for pair in pairs]
         items = [found[i].item for i in self._random.permutation(len(found))]
         return self.collection(items, total, target=None, complete=len(answers) == len(calls))
@@ -274,62 +304,32 @@ class Gateway:
         """Whether every encoder and every shard answers, with what each said."""
         names = [*(f"encoder {name}" for name in self._encoders), *(f"shard {i}" for i in range(len(self._shards)))]
         handles = [*self._encoders.values(), *self._shards]
-        probes = [asyncio.wait_for(_call(handle, "ready"), READY_S) for handle in handles]
+        probes = [asyncio.wait_for(call(handle, "ready"), READY_S) for handle in handles]
         outcomes = await asyncio.gather(*probes, return_exceptions=True)
         failed = [isinstance(outcome, BaseException) for outcome in outcomes]
         told = {name: "does not answer" if bad else "ready" for name, bad in zip(names, failed, strict=True)}
         return {"ready": not any(failed), "generation": self.served.generation, "parts": told}
 
     async def _ask_all(self, method: str, *args: Any) -> list[Any]:
-        """Ask every shard once; what a shard that does not answer gives is a :class:`_Lost`.
+        """Ask every shard once; what a shard that does not answer gives is a :class:`Lost`.
 
         Raises:
             HttpProblem: 503 or 504, none of them answers.
         """
-        outcomes = await self._gather([_call(shard, method, *args) for shard in self._shards])
-        lost = [outcome for outcome in outcomes if isinstance(outcome, _Lost)]
+        outcomes = await self._gather([call(shard, method, *args) for shard in self._shards])
+        lost = [outcome for outcome in outcomes if isinstance(outcome, Lost)]
         if len(lost) == len(outcomes):
             raise lost[0].problem("index shard")
         return outcomes
 
     async def _gather(self, calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-        """Outcomes of calls of shards, with :class:`_Lost` for those that fail; any other exception is raised."""
+        """Outcomes of calls of shards, with :class:`Lost` for those that fail; any other exception is raised."""
         limit = self.deadline_s * SHARE_OF_SHARDS
-        outcomes = await asyncio.gather(*(_within(limit, call) for call in calls), return_exceptions=True)
+        outcomes = await asyncio.gather(*(within(limit, waiting) for waiting in calls), return_exceptions=True)
         for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, _Lost):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Lost):
                 raise outcome
         return outcomes
-
-
-async def _within(seconds: float, call: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        return await asyncio.wait_for(call, seconds)
-    except TimeoutError as error:
-        raise _Lost(504, f"no answer within {seconds:g} s") from error
-
-
-async def _call(handle: Any, method: str, *args: Any) -> Any:
-    """Call a method of a deployment; once more where the replica died, since nothing here changes anything.
-
-    Raises:
-        SscmError: what the method raised, without Ray's wrapping.
-        HttpProblem: 503, too many calls are waiting.
-        _Lost: no replica answers.
-    """
-    for attempt in range(ATTEMPTS):
-        try:
-            return await getattr(handle, method).remote(*args)
-        except RayTaskError as error:
-            if isinstance(error.cause, SscmError):
-                raise error.cause from None
-            raise
-        except BackPressureError as error:
-            raise HttpProblem(503, "too many requests are waiting; try again", {"Retry-After": "1"}) from error
-        except (RayActorError, DeploymentUnavailableError) as error:
-            if attempt == ATTEMPTS - 1:
-                raise _Lost(503, "its replica died") from error
-    raise _Lost(503, "never asked")
 
 
 def _replica() -> str:

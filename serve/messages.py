@@ -23,6 +23,7 @@ class ShardQuery:
         k: answers wanted.
         filter: which rows may answer, or None.
         exclude: pairs that may not.
+        least: least score of an answer; None for any.
     """
 
     vector: Vector
@@ -30,6 +31,7 @@ class ShardQuery:
     k: int
     filter: Filter | None = None
     exclude: frozenset[str] = frozenset()
+    least: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from serve.api import (
     GEOJSON,
     MAX_LIMIT,
     Collection,
-    Filters,
     HttpProblem,
     Limit,
+    MinScore,
     Problem,
     SearchRequest,
     explain,
@@ -26,6 +26,7 @@ from serve.api import (
 )
 from serve.guard import Guard
 from serve.metrics import CONTENT_TYPE
+from serve.paging import Page, Wanted, read_page
 from serve.upload import Upload
 from sscm.errors import BandMismatchError, QueryError, SscmError
 from sscm.version import code_version
@@ -79,18 +80,23 @@ def build_api(gateway: Gateway) -> FastAPI:
 def _add_search(api: FastAPI, gateway: Gateway) -> None:
     @api.post("/v1/search", response_model=Collection, tags=["search"])
     async def search(request: SearchRequest) -> Response:
-        """Search by an embedding, or with an indexed item as example.
+        """Search by an embedding, with an indexed item as example, or with several examples, wanted and unwanted.
 
         With an item, `modality` says which of its images is the example. Where `target` is the same modality the item
-        itself is left out; across modalities it may answer.
+        itself is left out; across modalities it may answer. So with each of several examples.
+
+        The link with `rel` next asks for the next page: the same body with the link's merged in. A page is of the
+        generation of the index that it was first asked of; where another is served since, the token is refused.
         """
-        gateway.served.modality(request.modality, "modality")
+        page = read_page(request.limit, request.token, gateway.served.generation)
+        wanted = Wanted(target=request.target, page=page, filters=request, least=request.min_score)
+        if request.positives is not None:
+            negatives = request.negatives or ()
+            return _geojson(await gateway.search_by_examples(request.positives, negatives, request.modality, wanted))
+        modality = gateway.served.modality(request.modality or "", "modality").name
         if request.id is not None:
-            return _geojson(
-                await gateway.search_by_id(request.id, request.modality, request.target, request.limit, request)
-            )
-        vector = gateway.given_vector(request.vector or ())
-        return _geojson(await gateway.search(vector, request.target, request.limit, request))
+            return _geojson(await gateway.search_by_id(request.id, modality, wanted))
+        return _geojson(await gateway.search(gateway.given_vector(request.vector or ()), wanted))
 
     @api.post("/v1/search/image", response_model=Collection, tags=["search"])
     async def search_image(
@@ -98,7 +104,8 @@ def _add_search(api: FastAPI, gateway: Gateway) -> None:
         modality: Annotated[str, Form(description="modality of the image")],
         target: Annotated[str, Form(description="modality of the images searched")],
         limit: Annotated[Limit, Form()] = 10,
-        filters: Annotated[str | None, Form(description="JSON object: bbox, intersects, datetime, ids, …")] = None,
+        filters: Annotated[str | None, Form(description="JSON object: bbox, datetime, labels, filter, …")] = None,
+        min_score: Annotated[MinScore | None, Form()] = None,
     ) -> Response:
         """Search by an image.
 
@@ -108,7 +115,8 @@ def _add_search(api: FastAPI, gateway: Gateway) -> None:
         restriction = parse_filters(filters)
         gateway.served.modality(target, "target")
         vector = await gateway.embed(await _uploads(files), modality)
-        return _geojson(await gateway.search(vector, target, limit, restriction))
+        wanted = Wanted(target=target, page=Page(limit=limit), filters=restriction, least=min_score)
+        return _geojson(await gateway.search(vector, wanted))
 
     @api.post("/v1/embed", tags=["search"])
     async def embed(
@@ -135,9 +143,12 @@ def _add_items(api: FastAPI, gateway: Gateway) -> None:
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": f"public, max-age={PREVIEW_AGE_S}"})
 
     @api.get("/v1/items/{pair_id:path}/similar", response_model=Collection, tags=["items"])
-    async def similar(pair_id: str, modality: str, target: str | None = None, limit: Limit = 10) -> Response:
+    async def similar(
+        pair_id: str, modality: str, target: str | None = None, limit: Limit = 10, min_score: MinScore | None = None
+    ) -> Response:
         """Search with this item's image of `modality` as example; `target` is the same modality if not given."""
-        return _geojson(await gateway.search_by_id(pair_id, modality, target or modality, limit, Filters()))
+        wanted = Wanted(target=target or modality, page=Page(limit=limit), least=min_score)
+        return _geojson(await gateway.search_by_id(pair_id, modality, wanted))
 
     @api.get("/v1/items/{pair_id:path}", tags=["items"])
     async def item(pair_id: str) -> Response:

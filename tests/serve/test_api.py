@@ -19,31 +19,68 @@ def refusal(**fields):
 
 
 def test_exactly_one_example():
-    assert "neither of vector and id given; expected exactly one" in refusal(id=None)
-    assert "both of vector and id given; expected exactly one" in refusal(vector=[1.0])
+    assert "neither of vector and id given, and no positives; expected exactly one" in refusal(id=None)
+    assert "vector and id given; expected exactly one" in refusal(vector=[1.0])
+    assert "id and positives given; expected exactly one" in refusal(positives=[{"id": "q"}])
+    assert "negatives given and no positives" in refusal(negatives=[{"id": "q"}])
     assert SearchRequest(modality="s1", target="s2", vector=[1.0]).limit == 10
 
 
+def test_examples_are_items_or_vectors_of_a_known_modality():
+    assert "neither of vector and id" in refusal(id=None, positives=[{"modality": "s1"}])
+    assert "both of vector and id" in refusal(id=None, positives=[{"id": "q", "vector": [1]}])
+    assert "at most 100 items" in refusal(id=None, positives=[{"id": "q"}] * 101)
+    for told in ({"id": None, "positives": [{"id": "q"}]}, {"id": "q"}, {"id": None, "vector": [1.0]}):
+        assert "modality is missing" in refusal(modality=None, **told)
+    example = {"id": "q", "modality": "s2"}
+    assert SearchRequest(target="s2", positives=[example, {"vector": [1]}], negatives=[example]).modality is None
+
+
 def test_refusals_name_field_complaint_and_value():
+    assert "less than or equal to 1, seen 2" in refusal(min_score=2)
+    assert "min_score" in refusal(min_score=float("nan"))
     assert refusal(limit=0) == "limit: Input should be greater than or equal to 1, seen 0"
     assert refusal(bbox="everywhere").startswith("bbox: Input should be a valid list, seen 'everywhere'")
     assert refusal(colour="red") == "colour: Extra inputs are not permitted, seen 'red'"
 
 
 def test_filters_become_the_index_s_filter_or_none():
-    assert Filters().filter() is None
+    assert Filters().restriction() is None
     given = Filters(bbox=[1, 2, 3, 4], labels=["Pastures"], split="test", datetime="2018-06-01T00:00:00Z/..")
-    assert given.filter() == Filter(
+    assert given.restriction() == Filter(
         bbox=[1, 2, 3, 4], labels=["Pastures"], split="test", datetime="2018-06-01T00:00:00Z/.."
     )
     with pytest.raises(QueryError, match="south is north of north"):
-        Filters(bbox=[0, 5, 1, 4]).filter()
+        Filters(bbox=[0, 5, 1, 4]).restriction()
+
+
+def test_cql2_is_part_of_a_filter_by_the_names_that_stac_gives_it():
+    tree = {"op": "=", "args": [{"property": "split"}, "test"]}
+    wanted = Filter(filter=tree)
+    for told in (
+        {"filter": "split = 'test'"},
+        {"filter": "split = 'test'", "filter-lang": "cql2-text"},
+        {"filter": tree, "filter_lang": "cql2-json"},
+        {"filter": json.dumps(tree), "filter-lang": "cql2-json"},
+    ):
+        assert Filters(**told).restriction() == wanted
+        assert parse_filters(json.dumps(told)).restriction() == wanted
+    with pytest.raises(QueryError, match=r"filter: column 9, at the end"):
+        Filters(filter="split = ").restriction()
+    with pytest.raises(QueryError, match="is given and no filter"):
+        Filters(**{"filter-lang": "cql2-text"}).restriction()
+    assert "filter.str" in refusal(filter=3)
 
 
 def test_filters_of_a_form_are_json():
     assert parse_filters(None) == parse_filters("") == parse_filters("{}") == Filters()
     assert parse_filters('{"ids": ["a"]}').ids == ["a"]
-    for text, match in (("{", "is not JSON"), ('"x"', "valid dictionary"), ('{"id": 3}', "id: Extra inputs")):
+    for text, match in (
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('"x"', "valid dictionary"),
+        ('{"id": 3}', "id: Extra inputs"),
+    ):
         with pytest.raises(QueryError, match=match):
             parse_filters(text)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import dataclasses
 import io
 import itertools
+import json
 
 import httpx
 import numpy as np
@@ -55,16 +58,17 @@ def died():
     return ActorDiedError()
 
 
-def gateway_of(tmp_path, shards, encoder=None, deadline_s=5.0, max_upload_bytes=100_000):
+def gateway_of(tmp_path, shards, encoder=None, deadline_s=5.0, max_upload_bytes=100_000, generation=7):
     served = Served(
         workspace=open_workspace(str(tmp_path)),
-        generation=7,
+        generation=generation,
         created="2026-01-01T00:00:00+00:00",
         modalities=(sentinel1(24), sentinel2(24)),
         dimension=4,
         model={"name": "small", "fingerprint": "ab"},
         simulated=False,
         shard_rows=tuple(10 for _ in shards),
+        properties=("country",),
     )
     encoders = {"s1": encoder or Handle(encode=[(np.float32([1, 0, 0, 0]), 3)], ready=["s1"])}
     return Gateway(
@@ -131,6 +135,178 @@ def test_a_limit_above_the_largest_is_cut(tmp_path):
     assert shard.search.calls[0][0].k == 1000
 
 
+class Ranked:
+    """A shard of answers 0 to before ``count``, of which it has every so many; a pair has its number as vector."""
+
+    def __init__(self, count, first=0, step=1):
+        self.numbers, self.queries = range(first, count, step), []
+
+    @property
+    def search(self):
+        return Remote(self._search)
+
+    @property
+    def find(self):
+        return Remote(lambda pair_id, modality: self._find(pair_id))
+
+    def _search(self, query):
+        self.queries.append(query)
+        hits = [(n, 1 - n / 10_000) for n in self.numbers if query.least is None or 1 - n / 10_000 >= query.least]
+        return answer(*((f"p{n:04d}", score) for n, score in hits[: query.k]), matched=len(self.numbers))
+
+    def _find(self, pair_id):
+        if pair_id == "imageless":
+            return Found(item(pair_id), "x", 0, None)
+        vectors = {"a": [1, 0, 0, 0], "b": [0, 1, 0, 0], "c": [0, 0, 1, 0]}
+        return Found(item(pair_id), "x", 0, np.float32(vectors[pair_id])) if pair_id in vectors else None
+
+
+class Remote:
+    def __init__(self, method):
+        self.method = method
+
+    async def remote(self, *args):
+        return self.method(*args)
+
+
+def following(response):
+    """The body that asks for the next page, as STAC API says; None where there is none."""
+    links = [link for link in response.json()["links"] if link["rel"] == "next"]
+    if not links:
+        return None
+    assert links == [
+        {
+            "rel": "next",
+            "href": "/v1/search",
+            "method": "POST",
+            "type": "application/geo+json",
+            "merge": True,
+            "body": links[0]["body"],
+        }
+    ]
+    return links[0]["body"]
+
+
+def ids(response):
+    assert response.status_code == 200, response.text
+    return [feature["id"] for feature in response.json()["features"]]
+
+
+def test_pages_together_are_all_answers_in_order(tmp_path):
+    shards = [Ranked(25, 0, 2), Ranked(25, 1, 2)]
+    gateway = gateway_of(tmp_path, shards)
+    seen, change, limits = [], {}, []
+    while change is not None:
+        response = search(gateway, **{"limit": 10, **change})
+        seen += ids(response)
+        assert response.json()["numberMatched"] == 25
+        change = following(response)
+        limits.append(shards[0].queries[-1].k)
+    assert seen == [f"p{n:04d}" for n in range(25)]
+    assert limits == [10, 20, 30]
+    first = following(search(gateway, limit=5))
+    assert ids(search(gateway, **{**first, "limit": 3})) == ["p0005", "p0006", "p0007"]
+
+
+def test_pages_end_where_the_window_does(tmp_path):
+    gateway = gateway_of(tmp_path, [Ranked(30_000)])
+    change, pages = {"limit": 900}, []
+    while change is not None:
+        response = search(gateway, **{"limit": 900, **change})
+        pages.append(ids(response))
+        change, last = following(response), change
+    assert [len(page) for page in pages] == [900] * 11 + [100]
+    assert pages[-1][-1] == "p9999"
+    detail = "answers 9901 to 10801 are asked for; pages reach to 10000: ask with limit 100 or less"
+    refused(search(gateway, **{**last, "limit": 901}), 400, detail)
+
+
+def test_a_token_holds_for_its_query_and_generation(tmp_path):
+    shard = Ranked(25)
+    gateway = gateway_of(tmp_path, [shard])
+    asked = {"filter": "country = 'x'", "min_score": 0.1}
+    body = following(search(gateway, **asked))
+    assert ids(search(gateway, **asked, **body)) == ["p0003", "p0004", "p0005"]
+    tree = {"op": "=", "args": [{"property": "country"}, "x"]}
+    assert ids(search(gateway, **{**asked, "filter": tree}, **body)) == ["p0003", "p0004", "p0005"]
+    count = len(shard.queries)
+    for change in (
+        {"vector": [1, 2, 3, 5]},
+        {"target": "s1"},
+        {"filter": "country = 'y'"},
+        {"min_score": None},
+        {"split": "test"},
+        {"filter": None},
+    ):
+        refused(search(gateway, **{**asked, **body, **change}), 400, "token was made for another query")
+    later = gateway_of(tmp_path, [shard], generation=8)
+    refused(search(later, **asked, **body), 400, "token is of generation 7 of the index, and 8 is served now")
+    made = [json.dumps({"generation": 7, "offset": offset, "query": "x"}).encode() for offset in (0, -1, 1.5, 10_000)]
+    for token in (*(base64.urlsafe_b64encode(value).decode() for value in made), "é", "", "e30", body["token"][:-9]):
+        refused(search(gateway, **asked, token=token), 400, "is none of this service")
+    assert len(shard.queries) == count
+
+
+def test_a_score_threshold_goes_to_the_shards(tmp_path):
+    shard = Ranked(100)
+    gateway = gateway_of(tmp_path, [shard])
+    response = search(gateway, limit=50, min_score=0.999)
+    assert ids(response) == [f"p{n:04d}" for n in range(11)]
+    assert shard.queries[-1].least == 0.999
+    assert response.json()["numberMatched"] == 100 and following(response) is None
+    similar = ask(gateway, "GET", "/v1/items/a/similar", params={"modality": "s1", "min_score": 0.9999})
+    assert ids(similar) == ["p0000", "p0001"]
+    form = {"modality": "s1", "target": "s2", "min_score": "0.9999"}
+    uploaded = ask(gateway, "POST", "/v1/search/image", files=upload(np.full((2, 24, 24), -12, np.float32)), data=form)
+    assert ids(uploaded) == ["p0000", "p0001"] and uploaded.json()["links"] == []
+
+
+def test_examples_are_one_query_and_do_not_answer_themselves(tmp_path):
+    shard = Ranked(5)
+    gateway = gateway_of(tmp_path, [shard])
+
+    def asked(**changes):
+        response = search(gateway, **{"vector": None, **changes})
+        assert response.status_code == 200, response.text
+        return shard.queries[-1]
+
+    query = asked(positives=[{"id": "a"}, {"id": "b", "modality": "s2"}, {"vector": [0, 0, 0, 9]}])
+    np.testing.assert_allclose(query.vector, np.float32([1, 1, 0, 1]) / np.sqrt(3), atol=1e-6)
+    assert query.exclude == {"b"}  # of target s2; a is an example by its image of s1
+    query = asked(positives=[{"id": "a"}], negatives=[{"id": "b"}, {"id": "c", "modality": "s2"}], modality="s1")
+    wanted = np.array([1, -0.1, -0.1, 0])
+    np.testing.assert_allclose(query.vector, wanted / np.linalg.norm(wanted), atol=1e-6)
+    assert query.exclude == {"c"}
+    assert asked(positives=[{"id": "a", "modality": "s2"}], modality=None).exclude == {"a"}
+    body = {"vector": None, "positives": [{"id": "a"}], "limit": 2}
+    following_page = search(gateway, **{**body, **following(search(gateway, **body))})
+    assert ids(following_page) == ["p0002", "p0003"]
+    missing = search(gateway, vector=None, positives=[{"id": "a"}], negatives=[{"id": "nobody"}])
+    refused(missing, 404, "item 'nobody' is not in generation 7")
+    imageless = search(gateway, vector=None, positives=[{"id": "imageless"}])
+    refused(imageless, 404, "item 'imageless' has no image of s1")
+
+
+def test_a_filter_goes_to_the_shards_and_an_old_index_leaves_its_names_to_them(tmp_path):
+    shard = Ranked(5)
+    gateway = gateway_of(tmp_path, [shard])
+    assert search(gateway, filter="country = 'x' AND s1_datetime IS NOT NULL").status_code == 200
+    assert shard.queries[-1].filter.properties() == ("country", "s1_datetime")
+    gateway.served = dataclasses.replace(gateway.served, properties=None)
+    assert search(gateway, filter="cloud < 3").status_code == 200
+
+
+def test_a_body_nested_without_end_is_refused(tmp_path):
+    headers = {"content-type": "application/json"}
+    gateway = gateway_of(tmp_path, [Ranked(5)], max_upload_bytes=10_000_000)
+    for body in ("[" * 100_000, '{"filter": ' * 100_000):
+        response = ask(gateway, "POST", "/v1/search", raises=False, content=body, headers=headers)
+        refused(response, 400)
+    deep = '{"op": "not", "args": [' * 500 + "true" + "]}" * 500
+    body = f'{{"vector": [1, 2, 3, 4], "modality": "s1", "target": "s2", "filter": {deep}}}'
+    refused(ask(gateway, "POST", "/v1/search", raises=False, content=body, headers=headers), 400)
+
+
 def test_a_dead_replica_costs_a_retry(tmp_path):
     shard = Handle(search=[died(), answer(("a", 0.9))])
     found = search(gateway_of(tmp_path, [shard])).json()
@@ -190,6 +366,18 @@ def test_an_unforeseen_error_is_500_without_its_words(tmp_path):
         ({"datetime": "yesterday"}, ["datetime = 'yesterday'"]),
         ({"split": "all"}, ["split = 'all'; expected one of train"]),
         ({"intersects": {"type": "Blob"}}, ["intersects"]),
+        ({"filter": "country = 'x"}, ["filter: column 11", "this ' is never closed"]),
+        ({"filter": "country = 1 1"}, ["filter: column 13", "expected an operator"]),
+        ({"filter": "buffer(geometry)"}, ["'buffer' is not supported"]),
+        ({"filter": "cloud < 3"}, ["property 'cloud' is unknown; known are country, datetime, geometry, id, labels"]),
+        ({"filter": {"op": "isNull", "args": [{"property": "s9_datetime"}]}}, ["'s9_datetime' is unknown"]),
+        ({"filter": "country = 'x'", "filter-lang": "cql"}, ["filter-lang = 'cql'"]),
+        ({"token": "xx"}, ["token 'xx' is none of this service"]),
+        ({"min_score": 1.5}, ["min_score", "seen 1.5"]),
+        ({"vector": None, "positives": []}, ["no positive example"]),
+        ({"vector": None, "positives": [{"vector": [1, 2, 3]}]}, ["positives.0: float64 [3]; expected 4 numbers"]),
+        ({"vector": None, "positives": [{"vector": [0, 0, 0, 0]}]}, ["positives.0 has norm zero"]),
+        ({"vector": None, "positives": [{"id": "a", "modality": "s9"}]}, ["modality: 's9' is unknown"]),
     ],
 )
 def test_wrong_requests_are_refused_before_any_shard_is_asked(tmp_path, changes, words):
