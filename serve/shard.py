@@ -140,7 +140,10 @@ class IndexShard:
             filter=restriction,
             exclude=[set(query.exclude) for query in queries],
         )
-        kept = [found[: query.k] for found, query in zip(hits, queries, strict=True)]
+        kept = [
+            [hit for hit in found[: query.k] if query.least is None or hit.score >= query.least]
+            for found, query in zip(hits, queries, strict=True)
+        ]
         items = self._items_of([hit for found in kept for hit in found])
         matched = self._reader.count(restriction, target)
         return [
