@@ -1,40 +1,84 @@
-"""Exact search: every vector is scanned by matrix product, and the best are ranked again in double precision.
+"""Exact search: an integer scan of every row bounds its score from above; rows that may still answer are looked at.
 
-A float32 product differs in its last bits with the shape of the batch and the number of threads. So the scan only
-finds candidates: every row whose float32 score lies within the rounding error of the k-th best. Their scores are then
-computed one by one in float64, always in the same way, and rounded to float32. The answer is the same for any batch,
-block and thread count, and equal to a float64 scan of everything.
+For a batch of queries, int8 codes of all rows are multiplied with the queries' (:mod:`sscm.index.scan_form`), and of
+every 64 rows the largest product is kept. The groups that promise most yield the first rows to score in float32; the
+k-th best of them is a score that any answer must reach. Every group, then every row, whose bound does not reach it is
+out, proven; the others are scored in float32, and those within rounding of the k-th best in float64, which alone
+decides (:mod:`sscm.index.ranking`). So the answer is that of a float64 scan of everything, for any batch, block and
+thread count.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from sscm.errors import IntegrityError, QueryError
+from sscm.index.product import int8_product
+from sscm.index.ranking import RANK_ROWS, check_queries, rank, rounding
+from sscm.index.scan_form import QueryCodes, ScanForm, make_scan_form
 
-BLOCK_ROWS = 16_384
-"""Rows scanned at a time: block, queries and scores stay in a core's cache."""
-QUERY_ROWS = 64
-"""Queries scanned at a time."""
+QUERY_ROWS = 32
+"""Queries scanned at a time: the int8 product is fastest there."""
+BLOCK_SCORES = 2**18
+"""Integer products made at a time: they are still in a core's cache when their maxima are taken."""
+HELD_SCORES = 2**23
+"""Integer products held until rows are chosen: 32 MB."""
 GROUP_ROWS = 64
-"""Rows of which only the best score is looked at first: a maximum is some ten times cheaper than a sort."""
-RANK_ROWS = 65_536
-"""Candidates ranked at a time; bounds the memory of their float64 copies."""
+"""Rows of which only the largest product is looked at first."""
+SEED_GROUPS = 16
+"""Groups that the first rows to be scored come from, at least."""
+FIRST_ROWS = 64
+"""Rows of a query scored before anything is proven; a query that needs more is counted as widened."""
+DIRECT_ROWS = 4_096
+"""So few rows are all scored in float32: a scan of codes would save nothing."""
+SPARSE = 4
+"""Where a filter passes less than one row in so many, its rows' codes are gathered; above, it masks."""
 
-_UNIT = 2.0**-24
-"""Unit roundoff of float32."""
+_NEVER = torch.iinfo(torch.int32).min
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Bitmap = npt.NDArray[np.bool_]
-_Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass
+class ScanCounts:
+    """What searches did.
+
+    Args:
+        queries: queries answered by a scan of codes.
+        widened: queries that had to look at more rows than :data:`FIRST_ROWS` before the answer was proven.
+        scored: rows scored in float32, over all queries.
+    """
+
+    queries: int = 0
+    widened: int = 0
+    scored: int = 0
+
+
+@dataclass
+class Scratch:
+    """Memory that searches write integer products to; one search at a time has it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _memory: Tensor | None = None
+
+    def scores(self, count: int, device: torch.device) -> Tensor:
+        """int32 [count], kept for the next search: fresh pages cost as much as filling them."""
+        if self._memory is None or len(self._memory) < count or self._memory.device != device:
+            self._memory = torch.empty(count, dtype=torch.int32, device=device)
+        return self._memory[:count]
 
 
 class ExactScan:
@@ -43,21 +87,41 @@ class ExactScan:
     Args:
         vectors: float32 [n, d], C order; may be memory-mapped, is never copied as a whole.
         threads: CPU threads of a search.
+        form: the vectors' scan form; made if not given.
+        scratch: memory shared with other scans; searches that share it wait for one another.
+        device: where codes and vectors are scanned; on another device than the CPU they are copied to it.
 
     Raises:
-        IntegrityError: the vectors are of another dtype or shape, or one is not finite.
+        IntegrityError: the vectors are of another dtype or shape, one is not finite, or the form is of other vectors.
     """
 
-    def __init__(self, vectors: Floats, threads: int = 1) -> None:
+    def __init__(
+        self,
+        vectors: Floats,
+        threads: int = 1,
+        *,
+        form: ScanForm | None = None,
+        scratch: Scratch | None = None,
+        device: str = "cpu",
+    ) -> None:
         if vectors.dtype != np.float32 or vectors.ndim != 2 or not vectors.flags.c_contiguous:
             raise IntegrityError(
                 f"vectors: {vectors.dtype} {vectors.shape}; expected float32 [rows, dimension] in C order"
             )
         self.threads = max(1, threads)
+        self.counts = ScanCounts()
+        self._form = make_scan_form(vectors) if form is None else form
+        if len(self._form) != len(vectors) or self._form.basis.shape[0] != vectors.shape[1]:
+            raise IntegrityError(
+                f"scan form of {len(self._form)} rows and {self._form.basis.shape[0]} dimensions for vectors "
+                f"{vectors.shape}; expected one of the same rows"
+            )
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="exact-scan")
+        self._scratch = scratch or Scratch()
+        self._device = torch.device(device)
         self._vectors = vectors
-        self._tensor = _tensor(vectors)
-        self._longest = self._largest_norm()
+        self._tensor = _tensor(vectors).to(self._device)
+        self._codes = _tensor(self._form.codes).to(self._device)
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -91,140 +155,238 @@ class ExactScan:
         k = min(k, available)
         scores = np.empty((len(queries), k), np.float32)
         rows = np.empty((len(queries), k), np.int64)
-        if k == 0:
+        if k == 0 or not len(queries):
             return scores, rows
-        if available == len(self):
-            allowed = None
-        with torch.inference_mode():
-            for start in range(0, len(queries), QUERY_ROWS):
-                part = slice(start, start + QUERY_ROWS)
-                owners, candidates = self._candidates(queries[part], k, allowed, available)
-                scores[part], rows[part] = self._rank(queries[part], owners, candidates, k)
+        mask, places = None, None
+        direct = available <= max(DIRECT_ROWS, 8 * k)
+        if available < len(self):
+            assert allowed is not None
+            if direct or available * SPARSE < len(self):
+                places = torch.from_numpy(np.flatnonzero(allowed)).to(self._device)
+            else:
+                mask = torch.from_numpy(allowed).to(self._device)
+        step = max(1, min(QUERY_ROWS, HELD_SCORES // (available if direct else GROUP_ROWS * 2 * k)))
+        with torch.inference_mode(), self._scratch.lock, _one_thread():
+            codes = self._codes if places is None or direct else self._codes[places]
+            for start in range(0, len(queries), step):
+                part = slice(start, start + step)
+                if direct:
+                    found = self._all(queries[part], k, places)
+                else:
+                    found = self._scan(queries[part], k, codes, places, mask)
+                scores[part], rows[part] = rank(self._vectors, queries[part], *found, k)
         return scores, rows
 
-    def _candidates(self, queries: Floats, k: int, allowed: Bitmap | None, available: int) -> tuple[Rows, Rows]:
-        """Pairs (query, row) that hold every true answer.
+    def _all(self, queries: Floats, k: int, places: Tensor | None) -> tuple[Rows, Rows]:
+        """Candidates (query, row) by a float32 product with every row, or with those at ``places``."""
+        block = self._tensor if places is None else self._tensor[places]
+        scores = torch.from_numpy(queries).to(self._device) @ block.T
+        margin = torch.from_numpy(2 * rounding(queries, self._form.longest)).to(self._device)
+        least = _at_most(scores.topk(k, 1, sorted=False).values.amin(1), margin)
+        owner, row = torch.nonzero(scores >= least[:, None], as_tuple=True)
+        return owner.cpu().numpy(), (row if places is None else places[row]).cpu().numpy()
 
-        With e the most by which a float32 score is off, k rows score at least t - e where k of them scored t in
-        float32. A true answer then scores at least t - e too, and at least t - 2 e in float32.
-        """
-        wanted = torch.from_numpy(queries)
-        margin = torch.from_numpy(self._margin(queries))
-        # Maxima of groups bound the k-th best from below: k groups hold k rows at least as good. Groups are smaller
-        # for large k, so that there are enough of them.
-        group = max(1, min(GROUP_ROWS, 2 ** int(np.log2(max(1, available // (4 * k))))))
-        blocks = range(0, len(self), BLOCK_ROWS)
+    def _scan(
+        self, queries: Floats, k: int, codes: Tensor, places: Tensor | None, mask: Tensor | None
+    ) -> tuple[Rows, Rows]:
+        """Candidates (query, row) by a scan of codes."""
+        coded = self._form.queries(queries)
+        held = max(GROUP_ROWS, HELD_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
+        workers = min(self.threads, len(queries))
+        shares = [range(w * len(queries) // workers, (w + 1) * len(queries) // workers) for w in range(workers)]
+        choosers = [_Chooser(self, queries, coded, share, k, places, mask) for share in shares]
+        for start in range(0, len(codes), held):
+            products = self._products(torch.from_numpy(coded.codes).to(self._device), codes[start : start + held])
+            self._map(lambda chooser, p=products, s=start: chooser.choose(p, s), choosers)  # type: ignore[misc]
+        self.counts.queries += len(queries)
+        self.counts.scored += sum(chooser.scored for chooser in choosers)
+        self.counts.widened += sum(chooser.widened for chooser in choosers)
+        found = [chooser.candidates() for chooser in choosers]
+        return np.concatenate([owners for owners, _ in found]), np.concatenate([rows for _, rows in found])
 
-        def scan(worker: int) -> tuple[torch.Tensor, list[_Found]]:
-            mine = blocks[worker :: self.threads]
+    def _products(self, queries: Tensor, codes: Tensor) -> _Products:
+        """Integer products of all queries and these rows, and the largest of each group of rows."""
+        rows = max(GROUP_ROWS, BLOCK_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
+        # A block a thread at least; the same blocks for one query as for many would be too small.
+        rows = min(rows, -(-len(codes) // self.threads // GROUP_ROWS) * GROUP_ROWS)
+        blocks = -(-len(codes) // rows)
+        scores = self._scratch.scores(blocks * len(queries) * rows, self._device).view(blocks, len(queries), rows)
+        maxima = torch.empty(blocks, len(queries), rows // GROUP_ROWS, dtype=torch.int32, device=self._device)
+
+        def multiply(block: int) -> None:
+            part = codes[block * rows : (block + 1) * rows]
+            if len(part) == rows:
+                int8_product(queries, part, scores[block])
+            else:
+                last = torch.empty(len(queries), len(part), dtype=torch.int32, device=self._device)
+                int8_product(queries, part, last)
+                scores[block].fill_(_NEVER)
+                scores[block, :, : len(part)] = last
+            torch.amax(scores[block].view(len(queries), -1, GROUP_ROWS), 2, out=maxima[block])
+
+        def share(worker: int) -> None:
+            for block in range(worker, blocks, self.threads):
+                multiply(block)
+
+        self._map(share, range(min(self.threads, blocks)))
+        return _Products(scores.view(blocks, len(queries), -1, GROUP_ROWS), maxima)
+
+    def _map(self, action: Callable[[Any], None], items: Any) -> None:
+        """Do something to each item, on as many threads as there are items; torch's own would meet too often."""
+        if len(items) == 1:
+            action(items[0])
+            return
+
+        def bounded(item: Any) -> None:
             with _one_thread(), torch.inference_mode():
-                return self._scan_blocks(wanted, margin, k, group, mine, allowed)
+                action(item)
 
-        # Threads of our own, each with whole blocks: torch's would meet after every small step of every block.
-        results = [scan(0)] if self.threads == 1 else list(self._pool.map(scan, range(self.threads)))
-        best = torch.cat([bests for bests, _ in results], 1).topk(k, 1, sorted=False).values
-        owners, rows, values = (torch.cat(p) for p in zip(*(f for _, found in results for f in found), strict=True))
-        kept = values >= (best.amin(1) - margin)[owners]
-        return owners[kept].numpy(), rows[kept].numpy()
+        list(self._pool.map(bounded, items))
 
-    def _scan_blocks(
-        self, queries: torch.Tensor, margin: torch.Tensor, k: int, group: int, starts: range, allowed: Bitmap | None
-    ) -> tuple[torch.Tensor, list[_Found]]:
-        """Lower bounds of the k best float32 scores [q, k] of some blocks, and their candidates (query, row, score)."""
-        best = torch.full((len(queries), k), -torch.inf)
-        found: list[_Found] = []
-        for start in starts:
-            scores, places = self._scores(queries, start, None if allowed is None else allowed[start:][:BLOCK_ROWS])
-            if scores.shape[1] % group:
-                scores = torch.nn.functional.pad(scores, (0, -scores.shape[1] % group), value=-torch.inf)
-            groups = scores.view(len(queries), -1, group)
-            maxima = groups.amax(2)
-            best = torch.cat((best, maxima), 1).topk(k, 1, sorted=False).values
-            least = best.amin(1) - margin
-            owner, which = torch.nonzero(maxima >= least[:, None], as_tuple=True)
-            inside = groups[owner, which]
-            hit, place = torch.nonzero((inside >= least[owner, None]) & (inside > -torch.inf), as_tuple=True)
-            row = which[hit] * group + place
-            found.append((owner[hit], (row if places is None else places[row]) + start, inside[hit, place]))
-        return best, found
-
-    def _scores(
-        self, queries: torch.Tensor, start: int, allowed: Bitmap | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """float32 scores [q, rows] of a block, and the rows' places in it where they are not all its rows."""
-        block = self._tensor[start : start + BLOCK_ROWS]
-        if allowed is None:
-            return queries @ block.T, None
-        if np.count_nonzero(allowed) * 4 > len(allowed):
-            bias = torch.zeros(len(allowed)).masked_fill_(torch.from_numpy(~allowed), -torch.inf)
-            return torch.addmm(bias, queries, block.T), None
-        places = torch.from_numpy(np.flatnonzero(allowed))
-        return queries @ block[places].T, places
-
-    def _rank(self, queries: Floats, owners: Rows, rows: Rows, k: int) -> tuple[Floats, Rows]:
-        exact = np.empty(len(rows), np.float32)
+    def score(self, queries: Tensor, owners: Tensor, rows: Tensor) -> Tensor:
+        """float32 scores [c] of pairs of a query and a row."""
+        scores = torch.empty(len(rows), device=self._device)
         for start in range(0, len(rows), RANK_ROWS):
             part = slice(start, start + RANK_ROWS)
-            # Products of two float32 are exact in float64; only their sum rounds, row by row in one fixed order.
-            products = self._vectors[rows[part]].astype(np.float64)
-            products *= queries[owners[part]]
-            exact[part] = products.sum(axis=1)
-        order = np.lexsort((rows, -exact, owners))
-        first = np.searchsorted(owners[order], np.arange(len(queries)))
-        chosen = order[first[:, None] + np.arange(k)]
-        return exact[chosen], rows[chosen]
+            scores[part] = (self._tensor.index_select(0, rows[part]) * queries.index_select(0, owners[part])).sum(1)
+        return scores
 
     def _require_range(self, queries: Floats) -> None:
         norms = np.linalg.norm(queries.astype(np.float64), axis=1)
-        if len(norms) and norms.max() * self._longest > 2.0**126:
+        if len(norms) and norms.max() * self._form.longest > 2.0**126:
             raise QueryError(f"query {int(norms.argmax())} has norm {norms.max():.3g}; expected a unit vector")
 
-    def _margin(self, queries: Floats) -> Floats:
-        """Twice the most by which a float32 score and the float64 score rounded to float32 can differ: float32 [q].
 
-        |fl(x·y) - x·y| <= d u / (1 - d u) · |x| |y| in any order of summation (Higham, Accuracy and Stability of
-        Numerical Algorithms, 2002, section 3.1), and half as much again covers that this bound is rounded itself. The
-        last term covers products too small for a normal float32.
-        """
-        size = self.dimension * _UNIT
-        scale = np.linalg.norm(queries.astype(np.float64), axis=1) * self._longest
-        error = (size / (1 - size) + 2 * _UNIT) * scale + self.dimension * 2.0**-125
-        return np.asarray(3 * error, np.float32)
+@dataclass(frozen=True)
+class _Products:
+    """Integer products int32 [blocks, q, groups, 64] and their maxima int32 [blocks, q, groups]."""
 
-    def _largest_norm(self) -> float:
-        squares = 0.0
-        with _one_thread(), torch.inference_mode():
-            for start in range(0, len(self), BLOCK_ROWS):
-                block = self._tensor[start : start + BLOCK_ROWS].double()
-                squares = max(squares, float(block.square().sum(1).amax())) if len(block) else squares
-                if not np.isfinite(float(block.sum())):
-                    raise IntegrityError(f"vectors {start} to {start + len(block)}: one is not finite")
-        return float(np.sqrt(squares))
+    scores: Tensor
+    maxima: Tensor
+
+    def of(self, owners: Tensor, groups: Tensor) -> Tensor:
+        """Products int32 [c, 64] of pairs of a query and a group, the latter counted over all blocks."""
+        _, queries, inner, _ = self.scores.shape
+        block = torch.div(groups, inner, rounding_mode="floor")
+        return self.scores.view(-1, GROUP_ROWS).index_select(0, (block * (queries - 1) + owners) * inner + groups)
 
 
-def check_queries(queries: npt.NDArray[np.floating], dimension: int, k: int) -> Floats:
-    """Queries as float32 [q, d].
+class _Chooser:
+    """Chooses the rows of some queries that may answer, chunk of rows by chunk."""
 
-    Raises:
-        QueryError: k < 1, wrong dimension, a value that is not finite in float32, a query of norm zero.
-    """
-    if k < 1:
-        raise QueryError(f"k = {k}; expected at least 1")
-    given = np.asarray(queries)
-    if given.ndim != 2 or given.shape[1] != dimension or given.dtype.kind not in "fiu":
-        raise QueryError(f"queries: {given.dtype} {given.shape}; expected numbers of shape [queries, {dimension}]")
-    with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(given, np.float32)
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise QueryError(f"query {int(np.argmin(finite))} has a value that is NaN or infinite; expected finite float32")
-    empty = ~values.any(axis=1)
-    if empty.any():
-        raise QueryError(f"query {int(np.argmax(empty))} has norm zero; expected a direction")
-    return values
+    def __init__(
+        self,
+        scan: ExactScan,
+        queries: Floats,
+        coded: QueryCodes,
+        mine: range,
+        k: int,
+        places: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        part = slice(mine.start, mine.stop)
+        self._scan, self._k, self._places, self._mask, self._mine = scan, k, places, mask, part
+        device = scan._device
+        self._queries = torch.from_numpy(queries[part]).to(device)
+        error = rounding(queries[part], scan._form.longest)
+        self._error = torch.from_numpy(error).to(device)
+        # What a bound may fall short of a score: what codes leave open, and what rounding does to both.
+        self._slack = torch.from_numpy(coded.slack[part] + 2 * error).to(device)
+        self._unit = torch.from_numpy(coded.unit[part]).to(device)
+        self._least = torch.full((len(mine),), -torch.inf, dtype=torch.float64, device=device)
+        self._owners = torch.empty(0, dtype=torch.int64, device=device)
+        self._rows, self._scores = self._owners, torch.empty(0, device=device)
+        self._looked = torch.zeros(len(mine), dtype=torch.int64, device=device)
+
+    @property
+    def scored(self) -> int:
+        """Rows scored in float32."""
+        return int(self._looked.sum())
+
+    @property
+    def widened(self) -> int:
+        """Queries that needed more than the first rows."""
+        return int((self._looked > max(FIRST_ROWS, 2 * self._k)).sum())
+
+    def choose(self, products: _Products, start: int) -> None:
+        """Look at the rows of a chunk, the first of which is ``start``, that may still answer."""
+        maxima = products.maxima[:, self._mine].transpose(0, 1).reshape(len(self._queries), -1)
+        if not bool(torch.isfinite(self._least).all()):
+            self._seed(products, maxima, start)
+        threshold = self._threshold()
+        owner, group = torch.nonzero(maxima >= threshold[:, None], as_tuple=True)
+        inside = products.of(owner + self._mine.start, group)
+        hit, place = torch.nonzero(inside >= threshold[owner][:, None], as_tuple=True)
+        owners, rows = owner[hit], group[hit] * GROUP_ROWS + place + start
+        if self._mask is not None:
+            passing = self._mask[rows]
+            owners, rows = owners[passing], rows[passing]
+        rows = rows if self._places is None else self._places[rows]
+        self._looked += torch.bincount(owners, minlength=len(self._queries))
+        self._keep(owners, rows, self._scan.score(self._queries, owners, rows))
+
+    def _seed(self, products: _Products, maxima: Tensor, start: int) -> None:
+        """Find a score that k rows reach, from the groups that promise most."""
+        k, count = self._k, len(self._queries)
+        wanted = max(SEED_GROUPS, -(-2 * k // GROUP_ROWS))
+        queries = torch.arange(count, device=maxima.device)[:, None]
+        while True:
+            groups = maxima.topk(min(wanted, maxima.shape[1]), 1, sorted=False).indices
+            owners = (queries + self._mine.start).expand_as(groups)
+            inside = products.of(owners.reshape(-1), groups.view(-1)).view(count, -1)
+            rows = (groups[:, :, None] * GROUP_ROWS + torch.arange(GROUP_ROWS, device=groups.device)).reshape(count, -1)
+            if self._mask is not None:
+                passing = self._mask[(rows + start).clamp_(max=len(self._mask) - 1)]
+                inside = inside.masked_fill(~passing, _NEVER)
+            first = min(max(FIRST_ROWS, 2 * k), inside.shape[1])
+            values, best = inside.topk(first, 1, sorted=False)
+            full = first >= k and bool(((values > _NEVER).sum(1) >= k).all())
+            if full or wanted >= maxima.shape[1]:
+                break
+            wanted *= 4
+        if not full:
+            return  # Too few rows in this chunk: nothing is known to be out.
+        chosen = (rows.gather(1, best) + start).reshape(-1)
+        chosen = chosen.clamp_(max=len(self._scan._codes) - 1) if self._places is None else chosen
+        if self._places is not None:
+            chosen = self._places[chosen.clamp_(max=len(self._places) - 1)]
+        owners = queries.expand(-1, first).reshape(-1)
+        seeds = self._scan.score(self._queries, owners, chosen).view(count, first)
+        seeds = seeds.masked_fill(values == _NEVER, -torch.inf)
+        self._least = seeds.topk(k, 1, sorted=False).values.amin(1).double() - self._error
+
+    def _threshold(self) -> Tensor:
+        """Least integer product int32 [q] of a row that may answer."""
+        least = torch.ceil((self._least - self._slack) / self._unit - 1e-6)
+        return least.clamp_(_NEVER + 1, 2**31 - 129).to(torch.int32)
+
+    def _keep(self, owners: Tensor, rows: Tensor, scores: Tensor) -> None:
+        """Add rows to the candidates, and leave those that cannot answer any more."""
+        owners, order = torch.sort(torch.cat((self._owners, owners)), stable=True)
+        rows, scores = torch.cat((self._rows, rows))[order], torch.cat((self._scores, scores))[order]
+        counts = torch.bincount(owners, minlength=len(self._queries))
+        if len(owners) and bool((counts >= self._k).all()):
+            first = counts.cumsum(0) - counts
+            table = scores.new_full((len(counts), int(counts.max())), -torch.inf)
+            table[owners, torch.arange(len(owners), device=owners.device) - first[owners]] = scores
+            kth = table.topk(self._k, 1, sorted=False).values.amin(1)
+            self._least = torch.maximum(self._least, kth.double() - self._error)
+            kept = scores >= _at_most(kth, 2 * self._error)[owners]
+            owners, rows, scores = owners[kept], rows[kept], scores[kept]
+        self._owners, self._rows, self._scores = owners, rows, scores
+
+    def candidates(self) -> tuple[Rows, Rows]:
+        """Pairs (query of the batch, row) that hold every answer."""
+        return (self._owners + self._mine.start).cpu().numpy(), self._rows.cpu().numpy()
 
 
-def _tensor(values: Floats) -> torch.Tensor:
+def _at_most(scores: Tensor, margin: Tensor) -> Tensor:
+    """Float32 no larger than float32 scores less a float64 margin."""
+    lowered = (scores.double() - margin).float()
+    return torch.nextafter(lowered, torch.full_like(lowered, -torch.inf))
+
+
+def _tensor(values: npt.NDArray[Any]) -> Tensor:
     with warnings.catch_warnings():
         # A memory-mapped file is read-only, and nothing here writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sscm.errors import QueryError
-from sscm.index.exact import Bitmap, ExactScan, check_queries
+from sscm.index.exact import Bitmap, ExactScan, ScanCounts, Scratch
 from sscm.index.filters import Filter
-from sscm.index.segment import Segment
+from sscm.index.ranking import check_queries
+from sscm.index.segment import Segment, property_names
+
+FILTER_BYTES = 64 * 2**20
+"""Most memory of the bitmaps of filters used last, a byte a row each."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,12 @@ class IndexReader:
 
     def __init__(self, segments: Sequence[Segment], threads: int = 1) -> None:
         self.segments = tuple(segments)
+        scratch = Scratch()
         self._scans = [
-            {name: ExactScan(segment.vectors(name), threads) for name in segment.modalities}
+            {name: ExactScan(segment.vectors(name), threads, scratch=scratch) for name in segment.modalities}
             for segment in self.segments
         ]
+        self._allowed: OrderedDict[tuple[int, str, str], Bitmap] = OrderedDict()
 
     def __len__(self) -> int:
         return sum(len(segment) for segment in self.segments)
@@ -60,6 +67,8 @@ class IndexReader:
         k: int,
         filter: Filter | None = None,
         exclude: Sequence[set[str]] | None = None,
+        least: float | None = None,
+        offset: int = 0,
     ) -> list[list[Hit]]:
         """The k most similar pairs of each query.
 
@@ -69,20 +78,27 @@ class IndexReader:
             k: answers a query, at least 1.
             filter: which rows may answer; its ``datetime`` is that of the target modality.
             exclude: for each query, ids of pairs that may not answer it.
+            least: least score of an answer; None for any.
+            offset: best answers that are left out: of pages of k, the n-th has offset n × k. Within a generation
+                pages neither overlap nor leave anything out.
 
         Returns:
             For each query at most k hits, best first, equal scores by pair id.
 
         Raises:
-            QueryError: k < 1, wrong dimension, NaN, norm zero, unknown target, or ``exclude`` of another length.
+            QueryError: k < 1, wrong dimension, NaN, norm zero, unknown target, ``exclude`` of another length, or
+                ``offset`` below 0.
         """
+        if offset < 0:
+            raise QueryError(f"offset = {offset}; expected 0 or more")
+        first, k = offset, offset + k if k > 0 else k
         if exclude is not None and len(exclude) != len(queries):
             raise QueryError(f"exclude has {len(exclude)} sets for {len(queries)} queries; expected one a query")
         exclusions = [set()] * len(queries) if exclude is None else exclude
         answers: list[list[Hit]] = [[] for _ in range(len(queries))]
         unit = None
-        for segment, scans in zip(self.segments, self._scans, strict=True):
-            allowed = _allowed(segment, filter, target)
+        for number, (segment, scans) in enumerate(zip(self.segments, self._scans, strict=True)):
+            allowed = self._passing(number, filter, target)
             if unit is None:
                 unit = _unit(queries, scans[target].dimension, k)
             dropped = [_rows_of(segment, ids) for ids in exclusions]
@@ -95,7 +111,8 @@ class IndexReader:
                     Hit(pair_id, float(scores[query, place]), segment.name, int(rows[query, place]))
                     for pair_id, place in zip(ids, kept, strict=True)
                 ]
-        return [sorted(hits, key=lambda hit: (-hit.score, hit.pair_id))[:k] for hits in answers]
+        ordered = (sorted(hits, key=lambda hit: (-hit.score, hit.pair_id)) for hits in answers)
+        return [[hit for hit in hits[first:k] if least is None or hit.score >= least] for hits in ordered]
 
     def count(self, filter: Filter | None, target: str) -> int:
         """Pairs that a search with this filter could return.
@@ -103,7 +120,38 @@ class IndexReader:
         Raises:
             QueryError: unknown target.
         """
-        return sum(int(np.count_nonzero(_allowed(segment, filter, target))) for segment in self.segments)
+        return sum(int(np.count_nonzero(self._passing(n, filter, target))) for n in range(len(self.segments)))
+
+    @property
+    def counts(self) -> ScanCounts:
+        """What searches did until now, over all segments."""
+        counts = [scan.counts for scans in self._scans for scan in scans.values()]
+        return ScanCounts(
+            queries=sum(c.queries for c in counts),
+            widened=sum(c.widened for c in counts),
+            scored=sum(c.scored for c in counts),
+        )
+
+    def _passing(self, number: int, filter: Filter | None, target: str) -> Bitmap:
+        """Rows of a segment that may answer; kept, since many queries share a filter and a segment never changes."""
+        key = (number, target, "" if filter is None else filter.key())
+        found = self._allowed.get(key)
+        if found is None:
+            segment = self.segments[number]
+            found = segment.has(target)
+            if filter is not None:
+                found = found & filter.bitmap(segment.rows, target, self._properties(filter))
+            self._allowed[key] = found
+            while len(self._allowed) > 1 and sum(map(len, self._allowed.values())) > FILTER_BYTES:
+                self._allowed.popitem(last=False)
+        self._allowed.move_to_end(key)
+        return found
+
+    def _properties(self, filter: Filter) -> set[str]:
+        """Names of the properties of all segments, where a filter refers to any."""
+        if not filter.properties():
+            return set()
+        return {name for segment in self.segments for name in property_names(segment.rows)}
 
     def find(self, pair_id: str) -> tuple[Segment, int] | None:
         """Segment and row of a pair; None where it is not indexed."""
@@ -112,11 +160,6 @@ class IndexReader:
             if row is not None:
                 return segment, row
         return None
-
-
-def _allowed(segment: Segment, filter: Filter | None, target: str) -> Bitmap:
-    present = segment.has(target)
-    return present if filter is None else present & filter.bitmap(segment.rows, target)
 
 
 def _rows_of(segment: Segment, ids: set[str]) -> list[int]:

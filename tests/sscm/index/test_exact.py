@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sscm.errors import IntegrityError, QueryError
-from sscm.index import exact
+from sscm.index import exact, ranking
 from sscm.index.exact import ExactScan
 
 
@@ -30,10 +30,13 @@ def brute_force(vectors, queries, k, allowed=None):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Many blocks, groups and parts in little data."""
-    monkeypatch.setattr(exact, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(exact, "BLOCK_SCORES", 300)
+    monkeypatch.setattr(exact, "HELD_SCORES", 600)
     monkeypatch.setattr(exact, "GROUP_ROWS", 8)
     monkeypatch.setattr(exact, "QUERY_ROWS", 3)
+    monkeypatch.setattr(exact, "DIRECT_ROWS", 0)
     monkeypatch.setattr(exact, "RANK_ROWS", 50)
+    monkeypatch.setattr(ranking, "RANK_ROWS", 50)
 
 
 @pytest.mark.parametrize("k", [1, 5, 60, 417])
@@ -79,8 +82,10 @@ def test_near_ties_are_told_apart_as_float64_does(small_blocks):
 def test_same_answer_for_any_batch_block_and_thread_count(monkeypatch):
     vectors, queries = unit(1500, 128), unit(70, 128, seed=1)
     scores, rows = ExactScan(vectors).search(queries, 10)
-    for block, threads, batch in ((64, 1, 70), (1000, 2, 33), (1499, 1, 1)):
-        monkeypatch.setattr(exact, "BLOCK_ROWS", block)
+    monkeypatch.setattr(exact, "DIRECT_ROWS", 0)
+    for block, held, threads, batch in ((64, 640, 1, 70), (1000, 9999, 2, 33), (2**18, 2**23, 1, 1)):
+        monkeypatch.setattr(exact, "BLOCK_SCORES", block)
+        monkeypatch.setattr(exact, "HELD_SCORES", held)
         scan = ExactScan(vectors, threads)
         parts = [scan.search(queries[start : start + batch], 10) for start in range(0, 70, batch)]
         np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), scores)
