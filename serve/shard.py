@@ -67,8 +67,7 @@ def deal(segments: Sequence[tuple[str, int]], shards: int) -> list[tuple[Slice, 
 
 def sliced(segment: Segment, start: int, stop: int) -> Segment:
     """Rows ``start`` to ``stop`` of a segment, over the same memory."""
-    embeddings = {modality: vectors[start:stop] for modality, vectors in segment.embeddings.items()}
-    return dataclasses.replace(segment, rows=segment.rows.slice(start, stop - start), embeddings=embeddings)
+    return segment.slice(start, stop)
 
 
 class IndexShard:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow.parquet as pq
+import xxhash
 
 from sscm.errors import IntegrityError, WorkspaceError
 
@@ -44,10 +45,13 @@ class Stored:
     Args:
         bytes: size of the file.
         sha256: hexadecimal SHA-256 of its content.
+        xxh3: hexadecimal 128-bit XXH3 of its content, which tells an altered file from a whole one at the speed of
+            memory; None where it was not computed.
     """
 
     bytes: int
     sha256: str
+    xxh3: str | None = None
 
 
 @dataclass(frozen=True)
@@ -313,5 +317,14 @@ def _replacing(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def file_xxh3(path: Path) -> str:
+    """Hexadecimal 128-bit XXH3 of a local file."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(2**22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def _stored(path: Path) -> Stored:
-    return Stored(path.stat().st_size, file_sha256(path))
+    return Stored(path.stat().st_size, file_sha256(path), file_xxh3(path))

@@ -34,6 +34,8 @@ BLOCK_SCORES = 2**18
 """Integer products made at a time: they are still in a core's cache when their maxima are taken."""
 HELD_SCORES = 2**23
 """Integer products held until rows are chosen: 32 MB."""
+THREAD_SCORES = 2**19
+"""Integer products that are worth a thread: less is done sooner than a thread is woken."""
 GROUP_ROWS = 64
 """Rows of which only the largest product is looked at first."""
 SEED_GROUPS = 16
@@ -192,11 +194,14 @@ class ExactScan:
         """Candidates (query, row) by a scan of codes."""
         coded = self._form.queries(queries)
         held = max(GROUP_ROWS, HELD_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
-        workers = min(self.threads, len(queries))
+        threads = min(self.threads, max(1, len(queries) * len(codes) // THREAD_SCORES))
+        workers = min(threads, len(queries))
         shares = [range(w * len(queries) // workers, (w + 1) * len(queries) // workers) for w in range(workers)]
         choosers = [_Chooser(self, queries, coded, share, k, places, mask) for share in shares]
         for start in range(0, len(codes), held):
-            products = self._products(torch.from_numpy(coded.codes).to(self._device), codes[start : start + held])
+            products = self._products(
+                torch.from_numpy(coded.codes).to(self._device), codes[start : start + held], threads
+            )
             self._map(lambda chooser, p=products, s=start: chooser.choose(p, s), choosers)  # type: ignore[misc]
         self.counts.queries += len(queries)
         self.counts.scored += sum(chooser.scored for chooser in choosers)
@@ -204,11 +209,11 @@ class ExactScan:
         found = [chooser.candidates() for chooser in choosers]
         return np.concatenate([owners for owners, _ in found]), np.concatenate([rows for _, rows in found])
 
-    def _products(self, queries: Tensor, codes: Tensor) -> _Products:
+    def _products(self, queries: Tensor, codes: Tensor, threads: int) -> _Products:
         """Integer products of all queries and these rows, and the largest of each group of rows."""
         rows = max(GROUP_ROWS, BLOCK_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
-        # A block a thread at least; the same blocks for one query as for many would be too small.
-        rows = min(rows, -(-len(codes) // self.threads // GROUP_ROWS) * GROUP_ROWS)
+        # A block a thread at least.
+        rows = min(rows, -(-len(codes) // threads // GROUP_ROWS) * GROUP_ROWS)
         blocks = -(-len(codes) // rows)
         scores = self._scratch.scores(blocks * len(queries) * rows, self._device).view(blocks, len(queries), rows)
         maxima = torch.empty(blocks, len(queries), rows // GROUP_ROWS, dtype=torch.int32, device=self._device)
@@ -225,10 +230,10 @@ class ExactScan:
             torch.amax(scores[block].view(len(queries), -1, GROUP_ROWS), 2, out=maxima[block])
 
         def share(worker: int) -> None:
-            for block in range(worker, blocks, self.threads):
+            for block in range(worker, blocks, threads):
                 multiply(block)
 
-        self._map(share, range(min(self.threads, blocks)))
+        self._map(share, range(min(threads, blocks)))
         return _Products(scores.view(blocks, len(queries), -1, GROUP_ROWS), maxima)
 
     def _map(self, action: Callable[[Any], None], items: Any) -> None:
@@ -243,12 +248,15 @@ class ExactScan:
 
         list(self._pool.map(bounded, items))
 
-    def score(self, queries: Tensor, owners: Tensor, rows: Tensor) -> Tensor:
-        """float32 scores [c] of pairs of a query and a row."""
+    def score(self, queries: Tensor, counts: Tensor, rows: Tensor) -> Tensor:
+        """float32 scores [c] of rows: the first ``counts[0]`` of them with the first query, and so on."""
         scores = torch.empty(len(rows), device=self._device)
-        for start in range(0, len(rows), RANK_ROWS):
-            part = slice(start, start + RANK_ROWS)
-            scores[part] = (self._tensor.index_select(0, rows[part]) * queries.index_select(0, owners[part])).sum(1)
+        stop = 0
+        for query, count in enumerate(counts.tolist()):
+            start, stop = stop, stop + count
+            for first in range(start, stop, RANK_ROWS):
+                part = slice(first, min(first + RANK_ROWS, stop))
+                torch.mv(self._tensor.index_select(0, rows[part]), queries[query], out=scores[part])
         return scores
 
     def _require_range(self, queries: Floats) -> None:
@@ -322,8 +330,9 @@ class _Chooser:
             passing = self._mask[rows]
             owners, rows = owners[passing], rows[passing]
         rows = rows if self._places is None else self._places[rows]
-        self._looked += torch.bincount(owners, minlength=len(self._queries))
-        self._keep(owners, rows, self._scan.score(self._queries, owners, rows))
+        counts = torch.bincount(owners, minlength=len(self._queries))
+        self._looked += counts
+        self._keep(owners, rows, self._scan.score(self._queries, counts, rows))
 
     def _seed(self, products: _Products, maxima: Tensor, start: int) -> None:
         """Find a score that k rows reach, from the groups that promise most."""
@@ -350,8 +359,7 @@ class _Chooser:
         chosen = chosen.clamp_(max=len(self._scan._codes) - 1) if self._places is None else chosen
         if self._places is not None:
             chosen = self._places[chosen.clamp_(max=len(self._places) - 1)]
-        owners = queries.expand(-1, first).reshape(-1)
-        seeds = self._scan.score(self._queries, owners, chosen).view(count, first)
+        seeds = self._scan.score(self._queries, torch.full((count,), first), chosen).view(count, first)
         seeds = seeds.masked_fill(values == _NEVER, -torch.inf)
         self._least = seeds.topk(k, 1, sorted=False).values.amin(1).double() - self._error
 

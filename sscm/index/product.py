@@ -2,7 +2,7 @@
 
 ``torch._int_mm`` is not public API, so it is tried once a device and its answer compared. Where it is missing or wrong,
 float32 takes its place: products of int8 and their sums of up to 1,040 terms are integers below 2²⁴, which float32
-holds exactly in any order of summation. Both give the same integers.
+holds exactly in any order of summation; longer rows take float64. All give the same integers.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ def int8_product(queries: Tensor, codes: Tensor, out: Tensor) -> None:
     """Inner products of int8 vectors.
 
     Args:
-        queries: int8 [q, w], values from -127 to 127, w a multiple of 16 and at most :data:`MOST_TERMS`.
+        queries: int8 [q, w], values from -127 to 127, w a multiple of 16.
         codes: int8 [n, w], n a multiple of 8 on CUDA.
         out: int32 [q, n], contiguous; overwritten with the products.
     """
     if not int8_works(str(queries.device)):
-        # Integers that float32 holds exactly, so that rounding to int32 changes nothing.
-        out.copy_(queries.float() @ codes.float().T)
+        # Integers that the floats hold exactly, so that rounding to int32 changes nothing.
+        kind = torch.float32 if queries.shape[1] <= MOST_TERMS else torch.float64
+        out.copy_(queries.to(kind) @ codes.to(kind).T)
     elif queries.is_cuda and len(queries) < _CUDA_ROWS:
         padded = torch.nn.functional.pad(queries, (0, 0, 0, _CUDA_ROWS - len(queries)))
         out.copy_(torch._int_mm(padded, codes.T)[: len(queries)])

@@ -51,7 +51,10 @@ class IndexReader:
         self.segments = tuple(segments)
         scratch = Scratch()
         self._scans = [
-            {name: ExactScan(segment.vectors(name), threads, scratch=scratch) for name in segment.modalities}
+            {
+                name: ExactScan(segment.vectors(name), threads, form=segment.forms.get(name), scratch=scratch)
+                for name in segment.modalities
+            }
             for segment in self.segments
         ]
         self._allowed: OrderedDict[tuple[int, str, str], Bitmap] = OrderedDict()

@@ -1,9 +1,10 @@
 """Segments: immutable parts of an index, each some rows with their embeddings, sorted by pair id.
 
-``index/segments/<name>/`` holds ``vectors_<modality>.npy`` (float32 [n, d], C order, so that it is memory-mapped) and
-``rows.parquet``: ids, footprints, times and properties as GeoParquet 1.1, with the embeddings once more as
-``embedding_<modality>`` columns, so that the file is useful without sscm. A segment is named by its content: writing
-the same one again changes nothing.
+``index/segments/<name>/`` holds what a search maps into memory: ``vectors_<modality>.npy`` (float32 [n, d], C order),
+``scan_<modality>-<digest>.safetensors`` (their scan form) and ``rows.arrow`` (ids, footprints, times and properties);
+and ``rows.parquet``: the same rows as GeoParquet 1.1, with the embeddings once more as ``embedding_<modality>``
+columns, so that the file is useful without sscm. A segment is named by its content: writing the same one again changes
+nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,12 @@ import pyarrow.parquet as pq
 
 from sscm.archive.schema import bbox_type, geoparquet_metadata
 from sscm.errors import GenerationError, IntegrityError, QueryError, WorkspaceError
-from sscm.workspace import INDEX, Stored, Workspace, file_sha256
+from sscm.index.scan_form import ScanForm, load_scan_form, make_scan_form
+from sscm.workspace import INDEX, Stored, Workspace, file_sha256, file_xxh3
 
 SEGMENTS = "segments"
 ROWS = "rows.parquet"
+MAPPED_ROWS = "rows.arrow"
 ROW_GROUP = 65_536
 """Rows of a row group of ``rows.parquet``: small enough to read a part, large enough to compress."""
 
@@ -44,12 +47,14 @@ class Segment:
         rows: table of :func:`rows_schema`, sorted by ``pair_id``.
         embeddings: modality → float32 [n, d], read-only; rows without that modality are zeros.
         deleted: bool [n], rows that are no part of the index any more; None where there are none.
+        forms: modality → scan form of its embeddings; none in segments that versions before wrote.
     """
 
     name: str
     rows: pa.Table
     embeddings: Mapping[str, Vectors]
     deleted: Bitmap | None = None
+    forms: Mapping[str, ScanForm] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -102,7 +107,11 @@ class Segment:
         embeddings = {name: values[start:stop] for name, values in self.embeddings.items()}
         deleted = None if self.deleted is None else self.deleted[start:stop]
         return Segment(
-            name=self.name, rows=self.rows.slice(start, stop - start), embeddings=embeddings, deleted=deleted
+            name=self.name,
+            rows=self.rows.slice(start, stop - start),
+            embeddings=embeddings,
+            deleted=deleted,
+            forms={name: form.slice(start, stop) for name, form in self.forms.items()},
         )
 
     def _require(self, modality: str) -> None:
@@ -192,6 +201,10 @@ def write_segment(
     for modality, values in vectors.items():
         file = vectors_file(modality)
         files[file] = workspace.write_file(lambda path, values=values: _save(path, values), *folder, file)  # type: ignore[misc]
+        form = make_scan_form(values)
+        file = f"{scan_prefix(modality)}{hashlib.sha256(form.codes.data).hexdigest()[:12]}.safetensors"
+        files[file] = workspace.write_file(form.save, *folder, file)
+    files[MAPPED_ROWS] = workspace.write_file(lambda path: _save_rows(path, rows), *folder, MAPPED_ROWS)
     table = join_embeddings(rows, vectors)
     files[ROWS] = workspace.write_file(
         lambda path: pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP), *folder, ROWS
@@ -229,24 +242,51 @@ def open_segment(
         WorkspaceError: a file cannot be read.
     """
     folder = (INDEX, SEGMENTS, name)
-    embeddings = {}
+    embeddings, forms = {}, {}
     for modality in modalities:
         file = vectors_file(modality)
         with _checked(workspace, (*folder, file), files[file], verify) as path:
             embeddings[modality] = _map(path, workspace.uri_of(*folder, file))
-    with _checked(workspace, (*folder, ROWS), files[ROWS], verify) as path:
-        try:
-            # Reads the columns named only: the embeddings, most of the file, stay on disk.
-            rows = pq.read_table(path, columns=rows_schema(modalities).names).combine_chunks()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise IntegrityError(f"{workspace.uri_of(*folder, ROWS)} is not a whole Parquet file ({error})") from error
+        for file in files:
+            if file.startswith(scan_prefix(modality)):
+                with _checked(workspace, (*folder, file), files[file], verify) as path:
+                    forms[modality] = load_scan_form(path, workspace.uri_of(*folder, file))
+    rows = _open_rows(workspace, folder, files, modalities, verify)
     for modality, values in embeddings.items():
         if len(values) != rows.num_rows:
             raise IntegrityError(
                 f"{workspace.uri_of(*folder, vectors_file(modality))}: {len(values)} vectors for {rows.num_rows} rows; "
                 "expected one a row: run `sscm index` again"
             )
-    return Segment(name=name, rows=rows, embeddings=embeddings, deleted=_bitmap(name, deleted, rows.num_rows))
+    return Segment(
+        name=name,
+        rows=rows,
+        embeddings=embeddings,
+        deleted=_bitmap(name, deleted, rows.num_rows),
+        forms=forms,
+    )
+
+
+def _open_rows(
+    workspace: Workspace, folder: tuple[str, ...], files: Mapping[str, Stored], modalities: Sequence[str], verify: bool
+) -> pa.Table:
+    """Rows of :func:`rows_schema`: mapped where the segment has them so, else read from its Parquet file."""
+    mapped = MAPPED_ROWS in files
+    # What is not read is not summed up either: of the Parquet file beside mapped rows only the size is compared.
+    with _checked(workspace, (*folder, ROWS), files[ROWS], verify and not mapped, remote=mapped) as path:
+        if not mapped:
+            try:
+                # Reads the columns named only: the embeddings, most of the file, stay on disk.
+                return pq.read_table(path, columns=rows_schema(modalities).names).combine_chunks()
+            except (pa.ArrowInvalid, OSError) as error:
+                where = workspace.uri_of(*folder, ROWS)
+                raise IntegrityError(f"{where} is not a whole Parquet file ({error})") from error
+    with _checked(workspace, (*folder, MAPPED_ROWS), files[MAPPED_ROWS], verify) as path:
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            where = workspace.uri_of(*folder, MAPPED_ROWS)
+            raise IntegrityError(f"{where} is not a whole Arrow file ({error})") from error
 
 
 def _bitmap(name: str, deleted: npt.NDArray[np.integer] | None, rows: int) -> Bitmap | None:
@@ -262,6 +302,11 @@ def _bitmap(name: str, deleted: npt.NDArray[np.integer] | None, rows: int) -> Bi
 def vectors_file(modality: str) -> str:
     """Name of the file of a modality's vectors."""
     return f"vectors_{modality}.npy"
+
+
+def scan_prefix(modality: str) -> str:
+    """How the name of the file of a modality's scan form begins; it ends with a digest of its codes."""
+    return f"scan_{modality}-"
 
 
 def _sorted(rows: pa.Table, vectors: Mapping[str, Vectors]) -> tuple[pa.Table, dict[str, Vectors]]:
@@ -295,6 +340,11 @@ def _save(path: Path, values: Vectors) -> None:
         np.save(file, values, allow_pickle=False)
 
 
+def _save_rows(path: Path, rows: pa.Table) -> None:
+    with pa.ipc.new_file(str(path), rows.schema) as writer:
+        writer.write_table(rows)
+
+
 def _map(path: Path, where: str) -> Vectors:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -306,20 +356,31 @@ def _map(path: Path, where: str) -> Vectors:
 
 
 @contextlib.contextmanager
-def _checked(workspace: Workspace, parts: tuple[str, ...], expected: Stored, verify: bool) -> Iterator[Path]:
-    """A local path of a file that is what its manifest says; it may be gone after the block."""
+def _checked(
+    workspace: Workspace, parts: tuple[str, ...], expected: Stored, verify: bool, *, remote: bool = False
+) -> Iterator[Path]:
+    """A local path of a file that is what its manifest says; it may be gone after the block.
+
+    With ``remote`` only its size is looked at, where it lies; there need be no such path then.
+    """
     where = workspace.uri_of(*parts)
     remedy = "restore it, or delete it and run `sscm index` again"
     with tempfile.TemporaryDirectory(prefix="sscm-segment-") as cache:
         try:
-            path = workspace.local_copy(Path(cache), *parts)
-            size = path.stat().st_size
+            path = Path(cache) if remote else workspace.local_copy(Path(cache), *parts)
+            size = workspace.size(*parts) if remote else path.stat().st_size
         except (WorkspaceError, FileNotFoundError) as error:
             if workspace.exists(*parts):
                 raise
             raise IntegrityError(f"{where} is missing; {remedy}") from error
         if size != expected.bytes:
             raise IntegrityError(f"{where} has {size} bytes; its manifest says {expected.bytes}; {remedy}")
-        if verify and file_sha256(path) != expected.sha256:
-            raise IntegrityError(f"{where} was altered: its SHA-256 is not the one of its manifest; {remedy}")
+        if verify and not _is_whole(path, expected):
+            raise IntegrityError(f"{where} was altered: its checksum is not the one of its manifest; {remedy}")
         yield path
+
+
+def _is_whole(path: Path, expected: Stored) -> bool:
+    if expected.xxh3 is not None:
+        return file_xxh3(path) == expected.xxh3
+    return file_sha256(path) == expected.sha256

@@ -32,6 +32,7 @@ def small_blocks(monkeypatch):
     """Many blocks, groups and parts in little data."""
     monkeypatch.setattr(exact, "BLOCK_SCORES", 300)
     monkeypatch.setattr(exact, "HELD_SCORES", 600)
+    monkeypatch.setattr(exact, "THREAD_SCORES", 1)
     monkeypatch.setattr(exact, "GROUP_ROWS", 8)
     monkeypatch.setattr(exact, "QUERY_ROWS", 3)
     monkeypatch.setattr(exact, "DIRECT_ROWS", 0)
@@ -83,6 +84,7 @@ def test_same_answer_for_any_batch_block_and_thread_count(monkeypatch):
     vectors, queries = unit(1500, 128), unit(70, 128, seed=1)
     scores, rows = ExactScan(vectors).search(queries, 10)
     monkeypatch.setattr(exact, "DIRECT_ROWS", 0)
+    monkeypatch.setattr(exact, "THREAD_SCORES", 1)
     for block, held, threads, batch in ((64, 640, 1, 70), (1000, 9999, 2, 33), (2**18, 2**23, 1, 1)):
         monkeypatch.setattr(exact, "BLOCK_SCORES", block)
         monkeypatch.setattr(exact, "HELD_SCORES", held)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sscm.errors import GenerationError, IntegrityError, QueryError, WorkspaceError
-from sscm.index.segment import ROWS, join_embeddings, open_segment, split_embeddings, write_segment
+from sscm.index.segment import MAPPED_ROWS, ROWS, join_embeddings, open_segment, split_embeddings, write_segment
 from sscm.workspace import open_workspace
 
 MODALITIES = ["s1", "s2"]
@@ -20,6 +20,13 @@ def written(workspace, rows_factory):
     rows, vectors = rows_factory([5, 3, 9, 1, 7], lacking={3})
     name, files = write_segment(workspace, rows, vectors)
     return name, files, rows, vectors
+
+
+@pytest.fixture
+def of_before(written):
+    """The same without the files that versions before did not write."""
+    name, files, *_ = written
+    return name, {file: stored for file, stored in files.items() if file == ROWS or file.startswith("vectors")}
 
 
 def folder(workspace, name):
@@ -104,17 +111,19 @@ def test_a_pair_that_occurs_twice(workspace, rows_factory):
         write_segment(workspace, *rows_factory([1, 2, 3, 2]))
 
 
-@pytest.mark.parametrize("file", ["vectors_s1.npy", "vectors_s2.npy", ROWS])
-def test_missing_cut_short_and_altered(workspace, written, file):
+@pytest.mark.parametrize("kind", ["vectors_s1", "vectors_s2", "scan_s1", "scan_s2", MAPPED_ROWS, ROWS])
+def test_missing_cut_short_and_altered(workspace, written, kind):
     name, files, *_ = written
+    (file,) = [file for file in files if file.startswith(kind)]
     path = folder(workspace, name) / file
     content = path.read_bytes()
     path.write_bytes(content[:-1])
     with pytest.raises(IntegrityError, match=f"{file} has {len(content) - 1} bytes; its manifest says {len(content)}"):
         open_segment(workspace, name, files, MODALITIES, verify=False)
-    path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
-    with pytest.raises(IntegrityError, match=f"{file} was altered"):
-        open_segment(workspace, name, files, MODALITIES)
+    if kind != ROWS:  # which a search does not read
+        path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+        with pytest.raises(IntegrityError, match=f"{file} was altered"):
+            open_segment(workspace, name, files, MODALITIES)
     path.unlink()
     with pytest.raises(IntegrityError, match=f"{file} is missing"):
         open_segment(workspace, name, files, MODALITIES)
@@ -124,12 +133,40 @@ def test_missing_cut_short_and_altered(workspace, written, file):
 
 def test_files_of_another_kind_under_a_right_checksum(workspace, written):
     name, files, *_ = written
-    for file, content in (("vectors_s1.npy", b"not an array"), (ROWS, b"not Parquet")):
-        stored = workspace.write_bytes(content, "index", "segments", name, file)
-        with pytest.raises(IntegrityError, match=f"{file} is not a whole"):
-            open_segment(workspace, name, {**files, file: stored}, MODALITIES)
-        workspace.delete("index", "segments", name, file)
-        write_segment(workspace, written[2], written[3])
+    for file in files:
+        content = workspace.read_bytes("index", "segments", name, file)
+        stored = workspace.write_bytes(b"something else", "index", "segments", name, file)
+        if file != ROWS:
+            with pytest.raises(IntegrityError, match=f"{file} is not a whole"):
+                open_segment(workspace, name, {**files, file: stored}, MODALITIES)
+        workspace.write_bytes(content, "index", "segments", name, file)
+
+
+def test_segments_that_versions_before_wrote(workspace, written, of_before):
+    name, files = of_before
+    segment, now = (
+        open_segment(workspace, name, files, MODALITIES),
+        open_segment(workspace, name, written[1], MODALITIES),
+    )
+    assert segment.rows.equals(now.rows) and not segment.forms and set(now.forms) == {"s1", "s2"}
+    path = folder(workspace, name) / ROWS
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+    with pytest.raises(IntegrityError, match=f"{ROWS} was altered"):
+        open_segment(workspace, name, files, MODALITIES)
+    stored = workspace.write_bytes(b"not Parquet", "index", "segments", name, ROWS)
+    with pytest.raises(IntegrityError, match=f"{ROWS} is not a whole"):
+        open_segment(workspace, name, {**files, ROWS: stored}, MODALITIES)
+
+
+def test_deleted_rows(workspace, written):
+    name, files, *_ = written
+    segment = open_segment(workspace, name, files, MODALITIES, deleted=np.array([0, 2], np.uint32))
+    assert segment.live == 3 and segment.has("s2").tolist() == [False, False, False, True, True]
+    assert segment.find("pair_0001") is None and segment.find("pair_0003") == 1
+    assert segment.slice(1, 4).has("s1").tolist() == [True, False, True]
+    with pytest.raises(IntegrityError, match="has 5 rows; its tombstones name row 5"):
+        open_segment(workspace, name, files, MODALITIES, deleted=np.array([5], np.uint32))
 
 
 def test_vectors_of_another_count(workspace, rows_factory, written):

@@ -1,0 +1,42 @@
+"""Integer products, by int8 instructions and by float32."""
+
+import pytest
+import torch
+
+from sscm.index import product
+from sscm.index.product import MOST_TERMS, int8_product, int8_works
+
+
+@pytest.mark.parametrize("works", [True, False])
+@pytest.mark.parametrize("queries", [1, 5, 32])
+def test_the_same_integers_either_way(monkeypatch, works, queries):
+    if not works:
+        monkeypatch.setattr(product, "int8_works", lambda device: False)
+    generator = torch.Generator().manual_seed(queries)
+    left = torch.randint(-127, 128, (queries, 64), generator=generator, dtype=torch.int8)
+    right = torch.randint(-127, 128, (200, 64), generator=generator, dtype=torch.int8)
+    out = torch.empty(queries, 200, dtype=torch.int32)
+    int8_product(left, right, out)
+    assert torch.equal(out, left.int() @ right.int().T)
+
+
+@pytest.mark.parametrize("width", [MOST_TERMS // 16 * 16, 4096])
+def test_long_rows_of_the_largest_values_are_exact_in_floats(monkeypatch, width):
+    monkeypatch.setattr(product, "int8_works", lambda device: False)
+    out = torch.empty(1, 8, dtype=torch.int32)
+    int8_product(torch.full((1, width), 127, dtype=torch.int8), torch.full((8, width), 127, dtype=torch.int8), out)
+    assert out.unique().tolist() == [127 * 127 * width]
+
+
+def test_a_product_that_is_missing_or_wrong_is_not_used(monkeypatch):
+    def missing(*args, **kwargs):
+        raise NotImplementedError
+
+    def wrong(left, right, out):
+        out.fill_(0)
+
+    for broken in (missing, wrong):
+        monkeypatch.setattr(torch, "_int_mm", broken)
+        int8_works.cache_clear()
+        assert not int8_works("cpu")
+    int8_works.cache_clear()
