@@ -15,16 +15,22 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sscm.config import (
+    AppendConfig,
     BigEarthNetConfig,
+    CollectConfig,
+    CompactConfig,
+    DeleteConfig,
     DemoConfig,
     EvaluateConfig,
     ExperimentConfig,
     IndexConfig,
     IngestConfig,
+    ListConfig,
     PairsConfig,
     ServeConfig,
     SyntheticConfig,
     TrainConfig,
+    VerifyConfig,
 )
 from sscm.errors import SscmError
 
@@ -83,12 +89,25 @@ def main(arguments: list[str] | None = None) -> int:
         "search": _search,
         "demo": _demo,
     }
+    # What is done to an index that is there. `sscm index` and its flags build one: it needs no second word.
+    index_commands: dict[str, Callable[..., Any]] = {
+        "append": _append,
+        "delete": _delete,
+        "compact": _compact,
+        "list": _list,
+        "verify": _verify,
+        "gc": _gc,
+    }
+    args = sys.argv[1:] if arguments is None else arguments
+    prog, description = "sscm", "Find satellite images across sensors: train, index, evaluate, serve."
+    if args[:1] == ["index"] and args[1:2] and args[1] in index_commands:
+        prog, description, commands, args = "sscm index", "Keep an index.", index_commands, args[1:]
     try:
         tyro.extras.subcommand_cli_from_dict(
             commands,
-            prog="sscm",
-            description="Find satellite images across sensors: train, index, evaluate, serve.",
-            args=sys.argv[1:] if arguments is None else arguments,
+            prog=prog,
+            description=description,
+            args=args,
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs),
         )
     except SscmError as error:
@@ -122,12 +141,90 @@ def _train(config: TrainConfig) -> None:
 
 
 def _index(config: IndexConfig) -> None:
-    """Embed the archive and commit an index generation."""
+    """Embed the archive and commit an index generation.
+
+    With an index there, sscm index append | delete | compact | list | verify | gc keep it; each has its --help.
+    """
     from sscm.index.build import build_index
 
     generation = build_index(config)
-    rows = sum(segment.rows for segment in generation.segments)
-    print(f"index generation {generation.number}: {rows} rows by model {generation.bundle}; next: sscm serve")
+    print(
+        f"index generation {generation.number}: {generation.rows} rows by model {generation.bundle}; next: sscm serve"
+    )
+
+
+def _append(config: AppendConfig) -> None:
+    """Embed what is new in the archive and add it to the index."""
+    from sscm.index.append import append_to_index
+
+    generation = append_to_index(config)
+    print(f"index generation {generation.number}: {generation.rows:,} rows in {len(generation.segments)} segments")
+
+
+def _delete(config: DeleteConfig) -> None:
+    """Delete pairs from the index: those that everything given holds for."""
+    from sscm.index.delete import delete_from_index
+
+    deletion = delete_from_index(config)
+    if config.dry_run:
+        print(f"{deletion.rows:,} rows would go; nothing was deleted")
+    else:
+        number, rows = deletion.generation.number, deletion.generation.rows
+        print(f"index generation {number}: {deletion.rows:,} rows deleted, {rows:,} left; next: sscm index compact")
+
+
+def _compact(config: CompactConfig) -> None:
+    """Merge small segments and take deleted rows out of them."""
+    from sscm.index.compact import compact_index
+
+    done = compact_index(config)
+    number = done.generation.number
+    if not done.merged:
+        print(f"index generation {number} has nothing to compact")
+        return
+    print(
+        f"index generation {number}: {done.merged} segments became {done.written}, {done.dropped:,} deleted rows are "
+        "out; next: sscm index gc"
+    )
+
+
+def _list(config: ListConfig) -> None:
+    """Show the generations of the index, and who reads them."""
+    from rich.console import Console
+
+    from sscm.index.listing import list_generations, listing_table
+
+    Console().print(listing_table(list_generations(config)))
+
+
+def _verify(config: VerifyConfig) -> None:
+    """Look through every file, row and vector of a generation; exit code 1 where something is wrong."""
+    from rich.console import Console
+
+    from sscm.errors import IntegrityError
+    from sscm.index.verify import verify_index
+
+    found = verify_index(config)
+    Console().print(found.table())
+    if found.faults:
+        raise IntegrityError(f"index generation {found.generation} is not sound: {len(found.faults)} faults, see above")
+
+
+def _gc(config: CollectConfig) -> None:
+    """Delete old generations, and the files that none is made of any more."""
+    from sscm.index.garbage import collect_garbage
+
+    freed = collect_garbage(config)
+    verb = "would go" if config.dry_run else "are gone"
+    generations = ", ".join(map(str, freed.generations)) or "none"
+    print(
+        f"generations {generations}; {freed.segments} segments and {freed.files:,} files in all {verb}, "
+        f"{freed.bytes / 1e6:,.1f} MB"
+    )
+    if freed.writers:
+        print(f"a writer is at work, so that only generations {verb}: {'; '.join(freed.writers)}")
+    elif freed.waiting:
+        print(f"{freed.waiting / 1e6:,.1f} MB more are unused and younger than {config.min_age:g} h: they go later")
 
 
 def _evaluate(config: EvaluateConfig) -> None:

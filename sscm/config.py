@@ -228,13 +228,11 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexConfig:
-    """How an archive is embedded and indexed."""
+class EmbeddingConfig:
+    """What embeds images."""
 
     workspace: str = WORKSPACE
     """Where archive and models are, and where the index goes."""
-    model: str | None = None
-    """Name of the model bundle; the newest if not given."""
     actors: int = 1
     """Embedding actors."""
     cpus_per_actor: int = 2
@@ -243,6 +241,19 @@ class IndexConfig:
     """One GPU an actor."""
     batch_size: int = 64
     """Pairs embedded at a time."""
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.actors, self.cpus_per_actor, self.batch_size) >= 1, "actors, CPUs and batch: expected at least 1"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig(EmbeddingConfig):
+    """How an archive is embedded and indexed."""
+
+    model: str | None = None
+    """Name of the model bundle; the newest if not given."""
     splits: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
     """Splits to index: all make the whole archive searchable; one alone is searched, and adapted to, by itself."""
     adapt: Literal["none", "centre", "statistics"] = "centre"
@@ -251,10 +262,108 @@ class IndexConfig:
     fell on both archives where it was measured (recall@10 0.50 to 0.43, 0.37 to 0.24)."""
 
     def __post_init__(self) -> None:
-        _require(
-            min(self.actors, self.cpus_per_actor, self.batch_size) >= 1, "actors, CPUs and batch: expected at least 1"
-        )
+        super().__post_init__()
         _require(bool(self.splits), "splits: none given; expected at least one of train, validation, test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppendConfig(EmbeddingConfig):
+    """How what is new in an archive is added to its index: by the model, and adapted as the index is."""
+
+    splits: tuple[Literal["train", "validation", "test"], ...] | None = None
+    """Splits whose new shards are added; by default those that the index has shards of already."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.splits != (), "splits: none given; expected at least one of train, validation, test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteConfig:
+    """Which pairs are deleted from an index: those that everything given holds for."""
+
+    workspace: str = WORKSPACE
+    """Where the index is."""
+    ids: tuple[str, ...] = ()
+    """Ids of pairs."""
+    ids_file: Path | None = None
+    """A text file of ids, one a line, beside those of --ids."""
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east and north in degrees: pairs whose footprint touches that box."""
+    datetime: str | None = None
+    """RFC 3339 instant, or interval start/end, of which one end may be ..: pairs of which an image was taken then."""
+    labels: tuple[str, ...] = ()
+    """Pairs that have any of these labels."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Pairs of one split."""
+    filter: str | None = None
+    """A condition in CQL2 text over ids, times, footprints and properties."""
+    dry_run: bool = False
+    """Say how many pairs would go, and change nothing."""
+    ignore_missing: bool = False
+    """Delete the pairs that are there; without it, an id that the index does not know is an error: it may be a slip."""
+
+    def __post_init__(self) -> None:
+        given = (self.ids, self.ids_file, self.bbox, self.datetime, self.labels, self.split, self.filter)
+        _require(
+            any(value not in (None, ()) for value in given),
+            "nothing says which pairs: expected --ids, --ids-file, --bbox, --datetime, --labels, --split or --filter",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactConfig:
+    """When segments are put together, and deleted pairs taken out of them."""
+
+    workspace: str = WORKSPACE
+    """Where the index is."""
+    small: float = 0.5
+    """Segments that have less than this share of the most rows of a segment are merged. Two of half the size fill one:
+    a row is seldom written again, and few segments stay small."""
+    deleted: float = 0.1
+    """A segment of which more than this share is deleted is written anew: a deleted row costs a search as much as
+    another, and stays in the file."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.small <= 1, f"small = {self.small}; expected a share from 0 to 1")
+        _require(0 <= self.deleted < 1, f"deleted = {self.deleted}; expected a share from 0, below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListConfig:
+    """Which index is listed."""
+
+    workspace: str = WORKSPACE
+    """Where the index is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """What is verified."""
+
+    workspace: str = WORKSPACE
+    """Where the index is."""
+    generation: int | None = None
+    """Number of the generation; the current one if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """What of an index may go for good."""
+
+    workspace: str = WORKSPACE
+    """Where the index is."""
+    keep: int = 2
+    """Newest generations that stay: the current one, and the one before, to go back to. Pinned ones stay besides."""
+    min_age: float = 1.0
+    """Hours that anything stays after its writing: it may be part of what a build is about to commit. 0 frees the space
+    of what was just deleted at once."""
+    dry_run: bool = False
+    """Say what would go, and delete nothing."""
+
+    def __post_init__(self) -> None:
+        _require(self.keep >= 1, f"keep = {self.keep}; expected at least 1")
+        _require(self.min_age >= 0, f"min_age = {self.min_age}; expected 0 or more hours")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,35 +3,31 @@
 What adapts the encoders is staged first, then each embedded shard as a file of its own, named by model, adaptation and
 content. A build that was killed is run again with the same command: it goes on with the adaptation that is staged,
 embeds the shards that are not, and ends as if it had never stopped.
+
+A build indexes the archive as it is: pairs that were deleted from the index and are in the archive return.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import PurePosixPath
-
-import numpy as np
-import pyarrow as pa
+from collections.abc import Iterator, Sequence
 
 from sscm.archive.manifest import Manifest, Shard, read_manifest
 from sscm.config import IndexConfig
-from sscm.errors import ConfigError, ConflictError, IntegrityError, WorkspaceError
+from sscm.errors import ConfigError, ConflictError, GenerationError, IntegrityError, WorkspaceError
 from sscm.index.adapt import Sample, draw_sample, run_adaptation, write_adaptation
-from sscm.index.embed import EmbeddedShard, embedding_session, run_embedding
-from sscm.index.generation import Generation, SegmentInfo, commit, read_generation, settle
-from sscm.index.segment import SEGMENTS, write_segment
+from sscm.index.embed import embedding_session, run_embedding
+from sscm.index.generation import Generation, commit, now, read_generation, settle, successor
+from sscm.index.pins import writing
+from sscm.index.segment import SEGMENTS
+from sscm.index.staging import STAGING, gather_segments, part_name, staged, sweep
 from sscm.model.adaptation import MIN_IMAGES, Adaptation, adapt
 from sscm.model.bundle import Bundle, load_bundle
 from sscm.progress import progress
 from sscm.version import code_version
 from sscm.workspace import ARCHIVE, INDEX, Workspace, open_workspace
-
-STAGING = "staging"
-SEGMENT_ROWS = 1_000_000
-"""Most rows of a segment: with two modalities of 128 dimensions 1 GB, which a builder holds in memory."""
 
 
 def build_index(config: IndexConfig) -> Generation:
@@ -59,26 +55,40 @@ def build_index(config: IndexConfig) -> Generation:
     bundle.require_bands_of(manifest, workspace.uri_of(ARCHIVE))
     shards = _shards(manifest, config.splits)
     sample = draw_sample(shards, config.adapt) if config.adapt != "none" else None
-    base = settle(workspace)
-    present = read_generation(workspace, base) if base else None
-    if present is not None and _is_up_to_date(workspace, present, bundle, shards, sample):
-        print(
-            f"index: generation {base} already holds these {present.rows:,} pairs, embedded by {bundle.name}",
-            file=sys.stderr,
-        )
-    else:
-        try:
-            present = _build(workspace, bundle, shards, sample, manifest.simulated, config, base + 1)
-        except WorkspaceError as error:
-            newest = settle(workspace)
-            if newest == base or isinstance(error, ConflictError):
-                raise
-            # The other build has deleted what both had staged.
-            raise ConflictError(f"generation {newest} was committed meanwhile; run the same command again") from error
-    for name in workspace.names(INDEX, STAGING):
-        if name.startswith(_prefix(bundle, sample)):
-            workspace.delete(INDEX, STAGING, name)
+    with writing(workspace, "sscm index"):
+        base = settle(workspace)
+        present = _readable(workspace, base)
+        if present is not None and _is_up_to_date(workspace, present, bundle, shards, sample):
+            print(
+                f"index: generation {base} already holds these {present.rows:,} pairs, embedded by {bundle.name}",
+                file=sys.stderr,
+            )
+        else:
+            if present is not None:
+                _tell_of_changes(present, manifest, shards)
+            with overtaken_by_others(workspace, base):
+                restored = present and _restore(workspace, present, bundle, shards, sample)
+                present = restored or _build(workspace, bundle, shards, sample, manifest.simulated, config, base + 1)
+        for name in workspace.names(INDEX, STAGING):
+            if name.startswith(_prefix(bundle, sample)):
+                workspace.delete(INDEX, STAGING, name)
     return present
+
+
+@contextlib.contextmanager
+def overtaken_by_others(workspace: Workspace, base: int) -> Iterator[None]:
+    """Call a failure what it is where another writer has committed since generation ``base`` was read.
+
+    Raises:
+        ConflictError: another writer committed first, and deleted what both had staged.
+    """
+    try:
+        yield
+    except WorkspaceError as error:
+        newest = settle(workspace)
+        if newest == base or isinstance(error, ConflictError):
+            raise
+        raise ConflictError(f"generation {newest} was committed meanwhile; run the same command again") from error
 
 
 def _build(
@@ -100,18 +110,9 @@ def _build(
         _tell(bundle, adaptation, config, rows)
         encoders = bundle if adaptation is None else adapt(bundle, adaptation)
         staging = _prefix(bundle, sample) + ("" if adaptation is None else f"-{adaptation.fingerprint[:12]}")
-        paths = {shard.file: (INDEX, STAGING, staging, _part_name(shard)) for shard in shards}
-        with progress("index", rows) as advance:
-            missing = []
-            for shard, done in _staged(workspace, shards, staging):
-                if done:
-                    advance(shard.rows)
-                else:
-                    missing.append(shard)
-            for row in run_embedding(workspace, encoders, missing, config, paths):
-                advance(row["rows"])
+        stage_shards(workspace, encoders, shards, staging, config)
     names = tuple(modality.name for modality in bundle.modalities)
-    segments = tuple(_segment(workspace, group, staging, names) for group in _gathered(shards, SEGMENT_ROWS))
+    segments = gather_segments(workspace, shards, staging, names)
     adapted = None if adaptation is None or sample is None else write_adaptation(workspace, adaptation, sample)
     generation = Generation(
         number=number,
@@ -121,13 +122,40 @@ def _build(
         bundle=bundle.name,
         fingerprint=bundle.fingerprint,
         simulated=simulated,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
         code_version=code_version(),
         adaptation=adapted,
     )
     commit(workspace, generation)
-    _sweep(workspace, segments)
+    sweep(workspace, segments)
     return generation
+
+
+def stage_shards(
+    workspace: Workspace, encoders: Bundle, shards: Sequence[Shard], staging: str, config: IndexConfig
+) -> None:
+    """Embed the shards that are not staged yet, each into a file of its own.
+
+    Args:
+        workspace: where ``archive/`` and ``index/`` are.
+        encoders: what embeds them, on CPU.
+        shards: what is to be staged.
+        staging: folder under ``index/staging/``, one for each model and adaptation.
+        config: actors, their CPUs or GPU, and batch size.
+
+    Raises:
+        SscmError: see :func:`~sscm.index.embed.run_embedding`.
+    """
+    paths = {shard.file: (INDEX, STAGING, staging, part_name(shard)) for shard in shards}
+    with progress("index", sum(shard.rows for shard in shards)) as advance:
+        missing = []
+        for shard, done in staged(workspace, shards, staging):
+            if done:
+                advance(shard.rows)
+            else:
+                missing.append(shard)
+        for row in run_embedding(workspace, encoders, missing, config, paths):
+            advance(row["rows"])
 
 
 def _shards(manifest: Manifest, splits: Sequence[str]) -> tuple[Shard, ...]:
@@ -172,13 +200,59 @@ def _tell(bundle: Bundle, adaptation: Adaptation | None, config: IndexConfig, ro
     )
 
 
+def _readable(workspace: Workspace, number: int) -> Generation | None:
+    """A generation; None where there is none yet, or its manifest cannot be read: a build is the remedy for that."""
+    if not number:
+        return None
+    try:
+        return read_generation(workspace, number)
+    except (GenerationError, IntegrityError) as error:
+        print(f"index: {error}; building anew", file=sys.stderr)
+        return None
+
+
+def _tell_of_changes(present: Generation, manifest: Manifest, shards: Sequence[Shard]) -> None:
+    """Say what a build undoes of what was deleted from the index before, or appended to it from elsewhere."""
+    known = present.sources
+    again = sum(shard.rows for shard in shards if known.get(shard.file) == shard.sha256)
+    returning = max(present.deleted, again - present.rows)
+    if returning > 0:
+        print(
+            f"index: {returning:,} pairs that were deleted from generation {present.number} return, where the archive "
+            "has them: a build indexes the archive as it is",
+            file=sys.stderr,
+        )
+    files = {shard.file for shard in manifest.shards}
+    elsewhere = [source for source in known if source not in files]
+    if elsewhere:
+        print(
+            f"index: pairs of generation {present.number} that came from {len(elsewhere)} sources outside of the "
+            f"archive (first: {elsewhere[0]}) are left out",
+            file=sys.stderr,
+        )
+
+
+def _restore(
+    workspace: Workspace, present: Generation, bundle: Bundle, shards: Sequence[Shard], sample: Sample | None
+) -> Generation | None:
+    """Take deleted pairs in again; None where segments lack some, or other pairs, and all is to be embedded anew."""
+    whole = tuple(dataclasses.replace(segment, deleted=None) for segment in present.segments)
+    restored = successor(present, whole)
+    if not _is_up_to_date(workspace, restored, bundle, shards, sample):
+        return None
+    commit(workspace, restored)
+    return restored
+
+
 def _is_up_to_date(
     workspace: Workspace, generation: Generation, bundle: Bundle, shards: Sequence[Shard], sample: Sample | None
 ) -> bool:
-    """Whether a generation is of this model and these shards, adapted alike to this sample, and its files are there."""
+    """Whether a generation is of this model and all of these shards, adapted alike, and its files are there."""
     if generation.fingerprint != bundle.fingerprint:
         return False
     if generation.sources != {shard.file: shard.sha256 for shard in shards}:
+        return False
+    if generation.rows != sum(shard.rows for shard in shards):
         return False
     adapted = generation.adaptation
     # The sample's digest decides the adaptation, its kind included: nothing has to be estimated to compare it.
@@ -189,57 +263,3 @@ def _is_up_to_date(
     if adapted is not None:
         sizes[(INDEX, *adapted.file.split("/"))] = adapted.bytes
     return all(workspace.exists(*path) and workspace.size(*path) == size for path, size in sizes.items())
-
-
-def _part_name(shard: Shard) -> str:
-    return f"{PurePosixPath(shard.file).stem}-{shard.sha256[:12]}.parquet"
-
-
-def _staged(workspace: Workspace, shards: Sequence[Shard], staging: str) -> Iterator[tuple[Shard, bool]]:
-    """Each shard, and whether it is staged whole."""
-    there = set(workspace.names(INDEX, STAGING, staging))
-    for shard in shards:
-        name = _part_name(shard)
-        yield shard, name in there and _rows_of(workspace, INDEX, STAGING, staging, name) == shard.rows
-
-
-def _rows_of(workspace: Workspace, *path: str) -> int | None:
-    """Rows of a Parquet file; None where it is not a whole one."""
-    try:
-        with workspace.parquet(*path) as file:
-            return int(file.metadata.num_rows)
-    except IntegrityError:
-        return None
-
-
-def _gathered(shards: Iterable[Shard], most: int) -> Iterator[list[Shard]]:
-    """Consecutive shards of at most so many rows together, at least one."""
-    group: list[Shard] = []
-    for shard in shards:
-        if group and sum(s.rows for s in group) + shard.rows > most:
-            yield group
-            group = []
-        group.append(shard)
-    if group:
-        yield group
-
-
-def _segment(workspace: Workspace, shards: Sequence[Shard], staging: str, names: Sequence[str]) -> SegmentInfo:
-    parts = [
-        EmbeddedShard.from_parquet(shard.file, workspace.read_bytes(INDEX, STAGING, staging, _part_name(shard)), names)
-        for shard in shards
-    ]
-    rows = pa.concat_tables([part.rows for part in parts])
-    vectors = {name: np.concatenate([part.vectors[name] for part in parts]) for name in names}
-    name, files = write_segment(workspace, rows, vectors)
-    return SegmentInfo(
-        name=name, rows=rows.num_rows, files=files, sources={shard.file: shard.sha256 for shard in shards}
-    )
-
-
-def _sweep(workspace: Workspace, segments: Sequence[SegmentInfo]) -> None:
-    """Delete what a killed build left half-written beside the files of these segments."""
-    for segment in segments:
-        for name in workspace.names(INDEX, SEGMENTS, segment.name):
-            if name.startswith(".") and name.endswith(".part"):
-                workspace.delete(INDEX, SEGMENTS, segment.name, name)

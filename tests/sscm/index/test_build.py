@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sscm.archive.manifest import read_manifest, write_manifest
-from sscm.config import IndexConfig
+from sscm.config import CompactConfig, IndexConfig
 from sscm.errors import (
     BandMismatchError,
     ConfigError,
@@ -19,9 +19,13 @@ from sscm.errors import (
     ManifestError,
     WorkspaceError,
 )
-from sscm.index import build, embed
+from sscm.index import build, embed, staging
+from sscm.index.append import append_segment
 from sscm.index.build import build_index
+from sscm.index.compact import compact_index
+from sscm.index.delete import delete_pairs
 from sscm.index.embed import embed_shard, embed_shards, run_embedding
+from sscm.index.filters import Filter
 from sscm.index.generation import commit, open_segments, read_generation
 from sscm.index.search import IndexReader
 from sscm.model.bundle import save_bundle, untrained
@@ -45,7 +49,7 @@ def config(archive, small_bundle):
 
 
 def test_build_search_and_build_again(archive, small_bundle, config, ray_session, capsys, monkeypatch):
-    monkeypatch.setattr(build, "SEGMENT_ROWS", 25)
+    monkeypatch.setattr(staging, "SEGMENT_ROWS", 25)
     generation = build_index(config)
     assert generation == read_generation(archive)
     assert (generation.number, generation.rows, generation.dimension) == (1, 44, 16)
@@ -90,8 +94,8 @@ def test_killed_half_way_and_run_again(archive, small_bundle, config, embedded, 
             build_index(config)
     with pytest.raises(GenerationError, match="no index"):
         read_generation(archive)
-    staging = Path(archive.path_of("index", "staging", f"{small_bundle.fingerprint[:12]}-plain"))
-    staged = sorted(staging.iterdir())
+    folder = Path(archive.path_of("index", "staging", f"{small_bundle.fingerprint[:12]}-plain"))
+    staged = sorted(folder.iterdir())
     assert len(staged) == 3
     staged[0].write_bytes(staged[0].read_bytes()[:1000])
     first = list(embedded)
@@ -155,16 +159,16 @@ def test_a_lost_file_is_made_again(archive, config, embedded):
 
 def test_a_build_that_was_overtaken(archive, config, embedded, monkeypatch):
     """Another build commits, and deletes what both had staged, before this one gathers its segments."""
-    gathered = build._gathered
+    gather = build.gather_segments
 
-    def overtaken(shards, most):
+    def overtaken(*args):
         with monkeypatch.context() as patch:
-            patch.setattr(build, "_gathered", gathered)
+            patch.setattr(build, "gather_segments", gather)
             build_index(config)
-        return gathered(shards, most)
+        return gather(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_gathered", overtaken)
+        patch.setattr(build, "gather_segments", overtaken)
         with pytest.raises(ConflictError, match="run the same command again"):
             build_index(config)
     assert build_index(config).number == 1
@@ -179,6 +183,47 @@ def test_two_builds_that_commit_at_the_same_time(archive, config, embedded, monk
     with pytest.raises(ConflictError, match="another `sscm index` committed first"):
         build_index(config)
     assert read_generation(archive).code_version == "theirs"
+
+
+def test_deleted_pairs_return_with_a_full_build(archive, config, embedded, capsys):
+    """Without embedding anything where segments still have them; after a compaction all is embedded anew."""
+    whole = build_index(config)
+    embedded.clear()
+    delete_pairs(archive, Filter(ids=["pair_0003", "pair_0040"]))
+    capsys.readouterr()
+    again = build_index(config)
+    assert (again.number, again.rows, again.segments, embedded) == (3, 44, whole.segments, [])
+    assert "2 pairs that were deleted from generation 2 return" in capsys.readouterr().err
+    delete_pairs(archive, Filter(split="test"))
+    compacted = compact_index(CompactConfig(workspace=archive.uri)).generation
+    assert (compacted.number, compacted.rows, compacted.sources) == (5, 32, whole.sources)
+    capsys.readouterr()
+    anew = build_index(config)
+    assert (anew.number, anew.rows, len(embedded)) == (6, 44, 6)
+    assert "12 pairs that were deleted from generation 5 return" in capsys.readouterr().err
+    assert all_ids(archive, anew) == EVERY_PAIR and anew.segments == whole.segments
+
+
+def test_what_came_from_elsewhere_is_left_out_by_a_full_build(archive, config, embedded, rows_factory, capsys):
+    whole = build_index(config)
+    more = append_segment(archive, *rows_factory([900, 901]))
+    assert more.rows == 46
+    capsys.readouterr()
+    again = build_index(config)
+    assert (again.number, again.segments) == (3, whole.segments)
+    assert "pairs of generation 2 that came from 1 sources outside of the archive (first: elsewhere/" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_build_is_the_remedy_for_a_manifest_that_was_altered(archive, config, embedded, capsys):
+    whole = build_index(config)
+    archive.write_bytes(b"{", "index", "generations", "1", "manifest.json")
+    with pytest.raises(IntegrityError, match=r"manifest.json is not JSON"):
+        append_segment(archive, None, {})
+    again = build_index(config)
+    assert (again.number, again.segments) == (2, whole.segments)
+    assert "building anew" in capsys.readouterr().err
 
 
 def test_embed_shards_hands_back_and_writes_nothing(archive, small_bundle, config, ray_session):
