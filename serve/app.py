@@ -34,11 +34,12 @@ from ray import serve
 from serve.api import explain
 from serve.encoder import Encoder
 from serve.gateway import Gateway, Served
-from serve.shard import IndexShard, deal
+from serve.shard import IndexShard, deal, live_rows
 from sscm.config import ServeConfig
 from sscm.errors import ConfigError, GenerationError, ServiceError
 from sscm.index.encoders import load_encoders
 from sscm.index.generation import Generation, read_generation
+from sscm.index.tombstones import read_tombstones
 from sscm.model.bundle import Bundle
 from sscm.runtime import ray_session
 from sscm.workspace import open_workspace
@@ -73,11 +74,13 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
     workspace = open_workspace(settings.workspace)
     generation = read_generation(workspace)
     bundle = load_encoders(workspace, generation)
-    slices = deal([(segment.name, segment.rows) for segment in generation.segments], settings.shards)
-    if not any(slices):
+    if not generation.rows:
         raise GenerationError(
             f"index generation {generation.number} has no rows; ingest an archive and run `sscm index`"
         )
+    segments = generation.segments
+    slices = deal([(segment.name, segment.rows) for segment in segments], settings.shards)
+    deleted = {segment.name: read_tombstones(workspace, segment.name, segment.deleted) for segment in segments}
     modalities = tuple(bundle.modality(name) for name in generation.modalities)
     titles = {modality.name: modality.title for modality in modalities}
     encoders = {
@@ -100,7 +103,8 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
         dimension=generation.dimension,
         model=_about(bundle, generation),
         simulated=generation.simulated,
-        shard_rows=tuple(sum(part.stop - part.start for part in parts) for parts in slices),
+        shard_rows=tuple(live_rows(part, deleted) for part in slices),
+        properties=_properties(generation),
     )
     gateway = _deployment(serve.ingress()(Gateway), "gateway", 1, replicas=settings.gateways)
     application: serve.Application = gateway.bind(
@@ -243,6 +247,16 @@ def _deployment(of: type, name: str, threads: int, replicas: int = 1) -> serve.D
         # Threads share the processors of a small machine; claiming a whole one each would not fit on it.
         ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": environment}},
     )(of)
+
+
+def _properties(generation: Generation) -> tuple[str, ...] | None:
+    """Names of the properties that any row has; None where a segment is older than they are noted."""
+    names: set[str] = set()
+    for segment in generation.segments:
+        if segment.properties is None:
+            return None
+        names.update(segment.properties)
+    return tuple(sorted(names))
 
 
 def _about(bundle: Bundle, generation: Generation) -> dict[str, Any]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from serve.batcher import Batcher
 from serve.items import stac_items
 from serve.messages import Found, ShardAnswer, ShardHit, ShardQuery
-from sscm.errors import SscmError
+from sscm.errors import SscmError, WorkspaceError
 from sscm.index.filters import Filter
 from sscm.index.generation import open_segments, read_generation
+from sscm.index.pins import reading
 from sscm.index.search import Hit, IndexReader
 from sscm.index.segment import Segment
+from sscm.index.tombstones import RowNumbers
 from sscm.workspace import Workspace
 
 MAX_BATCH = 64
@@ -65,13 +70,24 @@ def deal(segments: Sequence[tuple[str, int]], shards: int) -> list[tuple[Slice, 
     return dealt
 
 
-def sliced(segment: Segment, start: int, stop: int) -> Segment:
-    """Rows ``start`` to ``stop`` of a segment, over the same memory."""
-    return segment.slice(start, stop)
+def live_rows(slices: Sequence[Slice], deleted: Mapping[str, RowNumbers]) -> int:
+    """Rows of some slices that are not deleted.
+
+    Args:
+        slices: the slices.
+        deleted: segment → numbers of its deleted rows, sorted.
+    """
+    rows = 0
+    for part in slices:
+        low, high = np.searchsorted(deleted[part.segment], (part.start, part.stop))
+        rows += part.stop - part.start - int(high - low)
+    return rows
 
 
 class IndexShard:
-    """Searches its rows.
+    """Searches its rows. Deleted ones are in its slices, and are neither found, nor counted, nor handed out.
+
+    It pins its generation while it runs: a replica that starts in the place of another finds the same files.
 
     Args:
         workspace: where the index is.
@@ -93,16 +109,30 @@ class IndexShard:
         titles: Mapping[str, str],
         threads: int,
     ) -> None:
-        whole = read_generation(workspace, generation)
-        names = {part.segment for part in slices}
-        mine = dataclasses.replace(whole, segments=tuple(s for s in whole.segments if s.name in names))
-        opened = {segment.name: segment for segment in open_segments(workspace, mine)}
-        self._segments: dict[str, Segment] = {
-            part.segment: sliced(opened[part.segment], part.start, part.stop) for part in slices
-        }
-        self._reader = IndexReader(tuple(self._segments.values()), threads)
+        with ExitStack() as if_it_fails:
+            self._pin = reading(workspace, generation, "sscm serve")  # pinned first, read then
+            if self._pin is not None:
+                if_it_fails.enter_context(self._pin)
+            whole = read_generation(workspace, generation)
+            names = {part.segment for part in slices}
+            mine = dataclasses.replace(whole, segments=tuple(s for s in whole.segments if s.name in names))
+            opened = {segment.name: segment for segment in open_segments(workspace, mine)}
+            self._segments: dict[str, Segment] = {
+                part.segment: opened[part.segment].slice(part.start, part.stop) for part in slices
+            }
+            self._reader = IndexReader(tuple(self._segments.values()), threads)
+            if_it_fails.pop_all()
+        self._live = {name: _live(segment) for name, segment in self._segments.items()}
+        self._properties = {name for info in whole.segments for name in info.properties or ()}
         self._titles = dict(titles)
         self._batcher: Batcher[ShardQuery, ShardAnswer] = Batcher(self.search_batch, MAX_BATCH)
+
+    def __del__(self) -> None:
+        """Give the pin back; Ray Serve calls this when it stops a replica."""
+        pin = getattr(self, "_pin", None)
+        if pin is not None and not sys.is_finalizing():  # threads and files are not to be had any more then
+            with suppress(WorkspaceError):  # it runs out by itself
+                pin.release()
 
     async def search(self, query: ShardQuery) -> tuple[ShardAnswer, int]:
         """Answer one query; also tells the size of the batch that it was part of.
@@ -169,7 +199,9 @@ class IndexShard:
         if place is None:
             return False
         segment, row = place
-        return IndexReader((sliced(segment, row, row + 1),)).count(restriction, target) == 1
+        if not segment.rows[f"has_{target}"][row].as_py():
+            return False
+        return restriction is None or bool(restriction.bitmap(segment.rows.slice(row, 1), target, self._properties)[0])
 
     def find(self, pair_id: str, modality: str | None = None) -> Found | None:
         """A pair by its id, with the embedding of its image of one modality if asked for; None if it is not here."""
@@ -177,15 +209,15 @@ class IndexShard:
         return None if place is None else self._found(place[0], place[1], modality)
 
     def rows(self, numbers: Sequence[int]) -> list[Found]:
-        """Pairs by their place in this shard, counted over its slices."""
+        """Pairs by their place among the rows of this shard that are not deleted, counted over its slices."""
         found = []
         for number in numbers:
-            row = number
-            for segment in self._segments.values():
-                if row < segment.rows.num_rows:
-                    found.append(self._found(segment, row, None))
+            place = number
+            for name, live in self._live.items():
+                if place < len(live):
+                    found.append(self._found(self._segments[name], int(live[place]), None))
                     break
-                row -= segment.rows.num_rows
+                place -= len(live)
         return found
 
     def _found(self, segment: Segment, row: int, modality: str | None) -> Found:
@@ -200,9 +232,14 @@ class IndexShard:
         )
 
     def ready(self) -> int:
-        """Rows of this shard, which says that it answers."""
-        return sum(segment.rows.num_rows for segment in self._segments.values())
+        """Rows of this shard that are not deleted, which says that it answers."""
+        return sum(map(len, self._live.values()))
 
     def check_health(self) -> None:
         """Raise if a batch is stuck; Serve then starts another replica."""
         self._batcher.check()
+
+
+def _live(segment: Segment) -> range | npt.NDArray[np.int64]:
+    """Numbers of the rows of a segment that are not deleted."""
+    return range(len(segment)) if segment.deleted is None else np.flatnonzero(~segment.deleted)

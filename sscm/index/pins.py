@@ -26,6 +26,8 @@ from sscm.workspace import INDEX, Workspace
 PINS = "pins"
 LEASE_S = 600.0
 """Seconds that a lease lasts; renewed three times in that time. Long enough for a pause and a wrong clock."""
+RELEASE_S = 10.0
+"""Longest time that giving back waits for a renewal under way."""
 ATTEMPTS = 3
 """Times that the current generation is asked for while others are committed and collected."""
 
@@ -100,7 +102,7 @@ class Pin:
         """Give the lease back; nothing happens the second time."""
         if not self._ended.is_set():
             self._ended.set()
-            self._thread.join()
+            self._thread.join(RELEASE_S)
             self._workspace.delete(INDEX, PINS, self.lease.file)
 
     def __enter__(self) -> Pin:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 
 import numpy as np
 import pytest
 
 from serve.merge import merge
 from serve.messages import ShardQuery
-from serve.shard import IndexShard, deal
+from serve.shard import IndexShard, Slice, deal, live_rows
 from sscm.errors import GenerationError, QueryError
+from sscm.index.delete import delete_pairs
 from sscm.index.filters import Filter
+from sscm.index.generation import open_segments
+from sscm.index.pins import leases
+from sscm.index.search import IndexReader
+from sscm.index.tombstones import read_tombstones
+from sscm.workspace import open_workspace
 
 TITLES = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
 
@@ -114,3 +121,55 @@ def test_rows_are_counted_over_the_slices_of_a_shard(indexed):
 def test_another_generation_is_refused(indexed):
     with pytest.raises(GenerationError, match="no such generation"):
         IndexShard(indexed.workspace, 7, (), TITLES, threads=1)
+
+
+@pytest.fixture
+def thinned(indexed, tmp_path):
+    """A copy of the index of which some pairs are deleted: its workspace, generation, and the pairs left."""
+    shutil.copytree(indexed.workspace.path_of("index"), tmp_path / "w" / "index", ignore=lambda *_: ["pins"])
+    workspace = open_workspace(str(tmp_path / "w"))
+    gone = {f"pair_{number:04d}" for number in (*range(0, 40, 3), 100, 170, 171, 175)}
+    deletion = delete_pairs(workspace, Filter(ids=sorted(gone)))
+    assert deletion.rows == len(gone)
+    return workspace, deletion.generation, [f"pair_{n:04d}" for n in range(176) if f"pair_{n:04d}" not in gone]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_deleted_rows_are_neither_found_nor_counted_nor_handed_out(indexed, thinned, count):
+    workspace, generation, left = thinned
+    slices = deal([(segment.name, segment.rows) for segment in generation.segments], count)
+    shards = [IndexShard(workspace, generation.number, parts, TITLES, threads=1) for parts in slices]
+    deleted = {info.name: read_tombstones(workspace, info.name, info.deleted) for info in generation.segments}
+    assert [shard.ready() for shard in shards] == [live_rows(parts, deleted) for parts in slices]
+    handed_out = [found.item["id"] for shard in shards for found in shard.rows(range(shard.ready()))]
+    assert sorted(handed_out) == left
+    assert [shard.find("pair_0003") for shard in shards] == [None] * count
+    reader = IndexReader(open_segments(workspace, generation))
+    queries = queries_of(indexed)
+    answers = [shard.search_batch(queries) for shard in shards]
+    for place, query in enumerate(queries):
+        everything = reader.search(
+            query.vector[None], target=query.target, k=10_000, filter=query.filter, exclude=[set(query.exclude)]
+        )[0]
+        assert {hit.pair_id for hit in everything} <= set(left)
+        merged = merge((parts[place].hits for parts in answers), query.k)
+        assert [(hit.pair_id, hit.score) for hit in merged] == [(h.pair_id, h.score) for h in everything[: query.k]]
+        assert sum(parts[place].matched for parts in answers) == len(everything)
+
+
+def test_a_shard_pins_its_generation_while_it_runs(thinned, capsys):
+    workspace, generation, _ = thinned
+    slices = [Slice(segment=info.name, start=0, stop=info.rows) for info in generation.segments]
+    shard = IndexShard(workspace, generation.number, slices, TITLES, threads=1)
+    (lease,) = leases(workspace)
+    assert (lease.generation, lease.who, lease.alive) == (generation.number, "sscm serve", True)
+    shard.__del__()
+    assert leases(workspace) == ()
+    with pytest.raises(GenerationError, match="no such generation"):
+        IndexShard(workspace, 7, (), TITLES, threads=1)
+    assert leases(workspace) == ()
+    workspace.delete("index", "pins")
+    workspace.write_bytes(b"in the way", "index", "pins")
+    shard = IndexShard(workspace, generation.number, slices, TITLES, threads=1)
+    assert shard.ready() == generation.rows
+    assert f"index generation {generation.number} is not pinned" in capsys.readouterr().err
