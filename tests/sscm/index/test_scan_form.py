@@ -36,9 +36,7 @@ def test_no_product_exceeds_its_bound(rows, dimension, directions, scale, strang
     vectors = vectors_of(rows, dimension, directions, scale, seed)
     form = make_scan_form(vectors)
     # Strange queries lie in all directions alike: the rest, which codes leave out, is most of them.
-    queries = (
-        np.random.default_rng(seed).standard_normal((5, dimension)).astype(np.float32) if strange else vectors[:5]
-    )
+    queries = np.random.default_rng(seed).standard_normal((5, dimension)).astype(np.float32) if strange else vectors[:5]
     exact = queries.astype(np.float64) @ vectors.astype(np.float64).T
     assert (bounds(form, queries) >= exact).all()
 
