@@ -32,14 +32,14 @@ def checked_rows(rows: pa.Table, modalities: Sequence[str]) -> pa.Table:
     missing = [name for name in schema.names if name not in rows.column_names]
     if missing:
         raise GenerationError(f"rows: columns {missing} are missing; expected {schema.names}")
+    for field in schema:
+        nulls = rows[field.name].null_count
+        if nulls and not field.nullable:
+            raise GenerationError(f"rows: column {field.name} is null in {nulls} rows; expected a value in each")
     try:
         table = rows.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise GenerationError(f"rows: {error}; expected the schema {schema}") from error
-    for field in schema:
-        nulls = table[field.name].null_count
-        if nulls and not field.nullable:
-            raise GenerationError(f"rows: column {field.name} is null in {nulls} rows; expected a value in each")
     if pc.any(pc.equal(table["pair_id"], "")).as_py():
         raise GenerationError("rows: a pair_id is empty; expected a name for each pair")
     counts = pc.value_counts(table["pair_id"]) if len(table) else pa.array([], pa.struct({"counts": pa.int64()}))
