@@ -17,6 +17,7 @@ from sscm.index.embed import embed_shard
 from sscm.index.segment import rows_schema
 from sscm.model.adaptation import estimate_adaptation
 from sscm.model.bundle import make_bundle, make_encoders, save_bundle
+from sscm.workspace import open_workspace
 
 DIMENSION = 16
 
@@ -107,6 +108,24 @@ def embedded(monkeypatch):
     monkeypatch.setattr(build, "run_adaptation", estimate)
     monkeypatch.setattr(build, "embedding_session", lambda config: contextlib.nullcontext())
     return files
+
+
+@pytest.fixture
+def bucket(monkeypatch, free_port):
+    """A bucket on a server that speaks S3, on a free port."""
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port, verbose=False)
+    server.start()
+    options = {"client_kwargs": {"endpoint_url": f"http://127.0.0.1:{free_port}"}}
+    s3fs.S3FileSystem(**options).mkdir("archive-of-tests")
+    yield open_workspace("s3://archive-of-tests/w", options)
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
 
 
 def make_small(workspace):

@@ -22,7 +22,6 @@ from sscm.index.generation import (
 )
 from sscm.index.segment import open_segment, write_segment
 from sscm.index.tombstones import write_tombstones
-from sscm.workspace import open_workspace
 
 
 @pytest.fixture
@@ -318,24 +317,6 @@ def test_an_altered_segment_is_refused(workspace, make):
     with pytest.raises(IntegrityError, match=r"vectors_s2.npy was altered"):
         open_segments(workspace, written)
     assert len(open_segments(workspace, written, verify=False)) == 1
-
-
-@pytest.fixture
-def bucket(monkeypatch, free_port):
-    """A bucket on a server that speaks S3, on a free port."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port, verbose=False)
-    server.start()
-    options = {"client_kwargs": {"endpoint_url": f"http://127.0.0.1:{free_port}"}}
-    s3fs.S3FileSystem(**options).mkdir("archive-of-tests")
-    yield open_workspace("s3://archive-of-tests/w", options)
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def test_on_an_object_store(bucket, make, rows_factory):
