@@ -117,7 +117,7 @@ class _Stream:
             return
         rising = pc.less(batch[:-1], batch[1:])
         misplaced = self._before is not None and self._before >= batch[0].as_py()
-        if misplaced or not pc.all(rising).as_py():
+        if misplaced or not pc.all(rising, min_count=0).as_py():
             place = 0 if misplaced else 1 + int(np.argmin(rising.to_numpy(zero_copy_only=False)))
             raise IntegrityError(
                 f"{self._where}: row {self._row + place}, pair {batch[place].as_py()!r}, is not after the row before; "

@@ -154,7 +154,7 @@ def _unnamed(files: Iterable[_File], generations: Iterable[Generation]) -> Itera
             units.setdefault((SEGMENTS, rest[0]), []).append(file)
         elif kind in (SEGMENTS, ADAPTATIONS) and file.path not in named:
             units[file.path] = [file]
-        elif rest and _is_litter(rest[-1]):
+        elif _is_litter(file.path[-1]):
             units[file.path] = [file]
     for path, found in units.items():
         yield _Unit(path=path, files=tuple(found))
