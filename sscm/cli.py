@@ -23,6 +23,7 @@ from sscm.config import (
     DemoConfig,
     EvaluateConfig,
     ExperimentConfig,
+    ExportConfig,
     IndexConfig,
     IngestConfig,
     ListConfig,
@@ -97,6 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         "list": _list,
         "verify": _verify,
         "gc": _gc,
+        "export": _export,
     }
     args = sys.argv[1:] if arguments is None else arguments
     prog, description = "sscm", "Find satellite images across sensors: train, index, evaluate, serve."
@@ -143,7 +145,8 @@ def _train(config: TrainConfig) -> None:
 def _index(config: IndexConfig) -> None:
     """Embed the archive and commit an index generation.
 
-    With an index there, sscm index append | delete | compact | list | verify | gc keep it; each has its --help.
+    With an index there, sscm index append | delete | compact | list | verify | gc | export keep and share it; each has
+    its --help.
     """
     from sscm.index.build import build_index
 
@@ -225,6 +228,21 @@ def _gc(config: CollectConfig) -> None:
         print(f"a writer is at work, so that only generations {verb}: {'; '.join(freed.writers)}")
     elif freed.waiting:
         print(f"{freed.waiting / 1e6:,.1f} MB more are unused and younger than {config.min_age:g} h: they go later")
+
+
+def _export(target: tyro.conf.Positional[str], settings: ExportConfig) -> None:
+    """Write the index with its embeddings as GeoParquet, for other programs.
+
+    Args:
+        target: path or URI: a file that ends in .parquet, or a folder of them.
+        settings: what of the index.
+    """
+    from sscm.index.export import export_index
+
+    report = export_index(target, settings)
+    files = report.files[0] if len(report.files) == 1 else f"{len(report.files)} files, {report.files[0]} the first"
+    print(f"index generation {report.generation}: {report.rows:,} pairs, {report.bytes / 1e6:,.1f} MB in {files}")
+    print(f"described by {report.collection}")
 
 
 def _evaluate(config: EvaluateConfig) -> None:

@@ -367,6 +367,26 @@ class CollectConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What of an index is exported."""
+
+    workspace: str = WORKSPACE
+    """Where the index is."""
+    generation: int | None = None
+    """Number of the generation; the current one if not given."""
+    modalities: tuple[str, ...] | None = None
+    """Whose embeddings are exported, e.g. s2; all if not given. Pairs that have none of them are left out."""
+    splits: tuple[Literal["train", "validation", "test"], ...] | None = None
+    """Splits whose pairs are exported; all if not given."""
+    overwrite: bool = False
+    """Replace an export that is there; what no export has written is never replaced."""
+
+    def __post_init__(self) -> None:
+        _require(self.modalities != (), "modalities: none given; expected at least one")
+        _require(self.splits != (), "splits: none given; expected at least one of train, validation, test")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """How retrieval is measured."""
 
