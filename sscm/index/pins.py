@@ -176,14 +176,14 @@ def _read(workspace: Workspace, name: str) -> Lease | None:
     try:
         value: Any = workspace.read_json(INDEX, PINS, name)
         lease = Lease(file=name, **value)
-        datetime.fromisoformat(lease.expires)
+        zone = datetime.fromisoformat(lease.expires).tzinfo
     except (IntegrityError, TypeError, ValueError):
         return None
     except WorkspaceError:
-        if workspace.exists(INDEX, PINS, name):
+        if name in workspace.names(INDEX, PINS):  # listed anew: an object store's client remembers what it listed
             raise
         return None
-    return lease
+    return None if zone is None else lease
 
 
 def _write(workspace: Workspace, lease: Lease) -> None:
