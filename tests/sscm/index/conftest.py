@@ -73,6 +73,12 @@ def larger(workspace, archive_factory):
     return workspace
 
 
+@pytest.fixture(scope="session")
+def small_factory():
+    """:func:`make_small`: an untrained model of a workspace's archive, saved in it."""
+    return make_small
+
+
 @pytest.fixture
 def small_bundle(archive):
     """An untrained model of the small archive, saved in its workspace."""
@@ -119,11 +125,13 @@ def bucket(monkeypatch, free_port):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port}")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port, verbose=False)
     server.start()
-    options = {"client_kwargs": {"endpoint_url": f"http://127.0.0.1:{free_port}"}}
-    s3fs.S3FileSystem(**options).mkdir("archive-of-tests")
-    yield open_workspace("s3://archive-of-tests/w", options)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("archive-of-tests")
+    yield open_workspace("s3://archive-of-tests/w")
+    s3fs.S3FileSystem().rm("archive-of-tests", recursive=True)  # the process's servers share what they hold
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 

@@ -15,6 +15,7 @@ from sscm.index.delete import delete_pairs
 from sscm.index.filters import Filter
 from sscm.index.follow import open_current
 from sscm.index.generation import commit, open_segments, read_generation
+from sscm.index.manifest import FORMAT
 from sscm.index.search import IndexReader
 from sscm.index.segment import open_segment
 from tests.plugins.growing import begin, scanned
@@ -212,10 +213,10 @@ def test_a_current_that_is_not_whole(index, rows_factory, content):
 def test_a_manifest_of_a_later_format(index):
     before = open_current(index)
     manifest = index.read_json("index", "generations", "1", "manifest.json")
-    index.write_json({**manifest, "format": 4, "number": 2}, "index", "generations", "2", "manifest.json")
+    index.write_json({**manifest, "format": FORMAT + 1, "number": 2}, "index", "generations", "2", "manifest.json")
     index.write_json({"generation": 2}, "index", "CURRENT")
     kept = open_current(index, before)
-    assert "format 4; this version of sscm reads formats 1 to 3" in str(kept.refused)
+    assert f"format {FORMAT + 1}; this version of sscm reads formats 1 to {FORMAT}" in str(kept.refused)
 
 
 def test_going_back_to_a_generation_is_followed_too(index, rows_factory):

@@ -252,10 +252,8 @@ def test_settings_that_cannot_work():
         CollectConfig(min_age=-1)
 
 
-def test_on_an_object_store(bucket, rows_factory, monkeypatch):
+def test_on_an_object_store(bucket, rows_factory):
     """Its files have times of another kind, and its folders are no more than names."""
-    monkeypatch.setattr(garbage, "open_workspace", lambda uri: bucket)
-    monkeypatch.setattr("sscm.index.compact.open_workspace", lambda uri: bucket)
     grow(bucket, rows_factory)
     root = bucket.path_of("index")
     before = bucket.fs.find(root)
