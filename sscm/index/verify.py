@@ -134,8 +134,7 @@ def _segment_faults(workspace: Workspace, generation: Generation, info: SegmentI
                 yield f"{where}/{info.deleted.file}: {len(dead)} rows, not {info.deleted.rows} in order; {REMEDY}"
             if whole:
                 segment = open_segment(here, info.name, info.files, generation.modalities, verify=False)
-                bury(segment, dead)
-                yield from _content_faults(segment, generation, info, where)
+                yield from _content_faults(bury(segment, dead), generation, info, where)
         except SscmError as error:
             yield str(error)
 
@@ -166,7 +165,12 @@ def _content_faults(segment: Segment, generation: Generation, info: SegmentInfo,
         values = segment.vectors(name)
         if values.shape[1] != generation.dimension:
             yield f"{where}: embeddings of {name} have {values.shape[1]} numbers, not {generation.dimension}; {REMEDY}"
-        for bad, what in vector_faults(values, segment.has(name)):
+        for rows, what in vector_faults(values, segment.has(name)):
+            # What is deleted answers nothing; but no scan takes a value that is not finite, wherever it is.
+            matters = np.ones(len(rows), np.bool_) if segment.deleted is None else ~segment.deleted[rows]
+            bad = rows[matters | ~np.isfinite(values[rows]).all(axis=1)]
+            if not len(bad):
+                continue
             first = segment.rows["pair_id"][int(bad[0])].as_py()
             yield (
                 f"{where}: {len(bad)} embeddings of {name} are {what} (first: pair {first!r}); delete these pairs with "
