@@ -79,7 +79,8 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
             f"index generation {generation.number} has no rows; ingest an archive and run `sscm index`"
         )
     segments = generation.segments
-    slices = deal([(segment.name, segment.rows) for segment in segments], settings.shards)
+    whole = {segment.name for segment in segments if segment.approximate}
+    slices = deal([(segment.name, segment.rows) for segment in segments], settings.shards, whole)
     deleted = {segment.name: read_tombstones(workspace, segment.name, segment.deleted) for segment in segments}
     modalities = tuple(bundle.modality(name) for name in generation.modalities)
     titles = {modality.name: modality.title for modality in modalities}

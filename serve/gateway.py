@@ -174,6 +174,8 @@ class Gateway:
                 if not isinstance(outcome, Lost):
                     answers.append(outcome[0])
                     self.metrics.batches.observe(outcome[1], "search")
+                    self.metrics.scans.inc()
+                    self.metrics.widened.inc(amount=outcome[0].widened)
             hits = merge((answer.hits for answer in answers), page.end)
             items = [with_score(hit.item, hit.score) for hit in hits[page.offset :]]
         matched = sum(answer.matched for answer in answers)

@@ -45,10 +45,18 @@ class ShardHit:
 
 @dataclass(frozen=True)
 class ShardAnswer:
-    """The answers of one shard, best first, and how many of its rows the filter lets through."""
+    """The answers of one shard to a query.
+
+    Args:
+        hits: best first.
+        matched: how many of its rows the filter lets through.
+        widened: share of the exact scans of the query's batch that looked at more rows than at first, until the answer
+            was proven.
+    """
 
     hits: list[ShardHit]
     matched: int
+    widened: float = 0.0
 
 
 @dataclass(frozen=True)

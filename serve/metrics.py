@@ -49,7 +49,7 @@ class Counter:
 
     def inc(self, *labels: str, amount: float = 1.0) -> None:
         """Raise it; label values in the order of the names."""
-        self._local.labels(*labels).inc(amount)
+        (self._local.labels(*labels) if labels else self._local).inc(amount)
         if self._ray is not None:
             self._ray.inc(amount, tags=dict(zip(self._labelnames, labels, strict=True)))
 
@@ -116,6 +116,14 @@ class GatewayMetrics:
             "Queries in the batch that a query was answered in, by stage; counted once a query",
             ("stage",),
             BATCH,
+            self.registry,
+        )
+        self.scans = Counter("sscm_scans", "Queries answered by index shards, once a shard", (), self.registry)
+        self.widened = Counter(
+            "sscm_widened_scans",
+            "Those that looked at more rows than at first until the answer was proven; as a share of sscm_scans, how "
+            "hard queries are",
+            (),
             self.registry,
         )
         about = prometheus_client.Gauge(

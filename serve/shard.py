@@ -1,11 +1,11 @@
-"""One shard of an index: some rows of some segments, searched exactly, answering single queries in batches."""
+"""One shard of an index: some rows of some segments, answering single queries in batches."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -44,22 +44,27 @@ class Slice:
     stop: int
 
 
-def deal(segments: Sequence[tuple[str, int]], shards: int) -> list[tuple[Slice, ...]]:
+def deal(
+    segments: Sequence[tuple[str, int]], shards: int, whole: Collection[str] = frozenset()
+) -> list[tuple[Slice, ...]]:
     """Deal the rows of all segments, one after the other, evenly over shards.
 
     Args:
         segments: name and rows of each.
         shards: how many shards are wanted.
+        whole: names of segments that are not to be cut, since an approximate index searches all of one.
 
     Returns:
-        The slices of each shard; their rows differ by at most one between shards. Fewer shards where there are fewer
-        rows.
+        The slices of each shard; where all may be cut, their rows differ by at most one between shards. Fewer shards
+        where there are fewer rows, or fewer segments that are not to be cut.
     """
     total = sum(rows for _, rows in segments)
     shards = max(1, min(shards, total))
-    bounds = [total * i // shards for i in range(shards + 1)]
-    dealt = []
-    for low, high in itertools.pairwise(bounds):
+    bounds = {_edge(segments, total * i // shards, whole) for i in range(shards + 1)}
+    dealt: list[tuple[Slice, ...]] = []
+    if not total:
+        return [()]
+    for low, high in itertools.pairwise(sorted(bounds)):
         slices, first = [], 0
         for name, rows in segments:
             start, stop = max(low - first, 0), min(high - first, rows)
@@ -68,6 +73,16 @@ def deal(segments: Sequence[tuple[str, int]], shards: int) -> list[tuple[Slice, 
             first += rows
         dealt.append(tuple(slices))
     return dealt
+
+
+def _edge(segments: Sequence[tuple[str, int]], bound: int, whole: Collection[str]) -> int:
+    """A bound between shards; the nearer end of the segment that it would cut where that is not to be cut."""
+    first = 0
+    for name, rows in segments:
+        if first < bound < first + rows:
+            return bound if name not in whole else first if 2 * (bound - first) < rows else first + rows
+        first += rows
+    return bound
 
 
 def live_rows(slices: Sequence[Slice], deleted: Mapping[str, RowNumbers]) -> int:
@@ -162,6 +177,7 @@ class IndexShard:
 
     def _search_alike(self, queries: Sequence[ShardQuery]) -> Sequence[ShardAnswer | Exception]:
         target, restriction = queries[0].target, queries[0].filter
+        before = self._reader.counts
         hits = self._reader.search(
             np.stack([query.vector for query in queries]),
             target=target,
@@ -175,10 +191,13 @@ class IndexShard:
         ]
         items = self._items_of([hit for found in kept for hit in found])
         matched = self._reader.count(restriction, target)
+        after = self._reader.counts
+        widened = (after.widened - before.widened) / max(1, after.queries - before.queries)
         return [
             ShardAnswer(
                 [ShardHit(hit.pair_id, hit.score, items[hit.segment, hit.row]) for hit in found],
                 matched - sum(self._matches(pair_id, target, restriction) for pair_id in query.exclude),
+                widened,
             )
             for found, query in zip(kept, queries, strict=True)
         ]

@@ -260,9 +260,16 @@ class IndexConfig(EmbeddingConfig):
     """Adapt the encoders to a sample of what is indexed, without labels. The modalities of an archive lie apart: taking
     each one's centre away closes that gap at no loss. With batch-norm statistics estimated anew before that, retrieval
     fell on both archives where it was measured (recall@10 0.50 to 0.43, 0.37 to 0.24)."""
+    recall: float = 0.99
+    """Recall@10 that approximate indexes of large segments are tuned to; 1 searches everything exactly."""
+    exact_rows: int = 200_000
+    """Segments of at most so many pairs are searched exactly, whatever the recall: an exact scan of so many is as fast
+    as anyone needs it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _require(0 < self.recall <= 1, f"recall = {self.recall}; expected a share above 0, up to 1")
+        _require(self.exact_rows >= 0, f"exact_rows = {self.exact_rows}; expected 0 or more")
         _require(bool(self.splits), "splits: none given; expected at least one of train, validation, test")
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from sscm.archive.manifest import Manifest, Shard, read_manifest
 from sscm.config import AppendConfig, IndexConfig
 from sscm.errors import ConfigError, GenerationError
+from sscm.index.approximate_build import approximate_segments
 from sscm.index.build import overtaken_by_others, stage_shards
 from sscm.index.encoders import load_encoders
 from sscm.index.generation import Generation, SegmentInfo, commit, latest_generation, successor
@@ -67,6 +68,7 @@ def append_to_index(config: AppendConfig) -> Generation:
         with overtaken_by_others(workspace, before.number):
             stage_shards(workspace, encoders, shards, staging, _embedding(config))
             segments = gather_segments(workspace, shards, staging, before.modalities)
+            segments = _approximated(workspace, before, segments)
             after = successor(before, before.segments + segments, simulated=before.simulated or manifest.simulated)
             commit(workspace, after)
         unstage(workspace, shards, staging)
@@ -155,9 +157,20 @@ def append_segment(
         segments = tuple(held.values())
         if segments == before.segments:
             return before
-        after = successor(before, segments)
+        after = successor(before, _approximated(workspace, before, segments))
         commit(workspace, after)
         return after
+
+
+def _approximated(
+    workspace: Workspace, before: Generation, segments: tuple[SegmentInfo, ...]
+) -> tuple[SegmentInfo, ...]:
+    """Segments with the approximate indexes that those of the index have; segments that have theirs stay the same."""
+    known = {info.name for info in before.segments}
+    new = [info for info in segments if info.name not in known]
+    built = approximate_segments(workspace, new, before.modalities, before.recall, before.exact_rows)
+    ready = {info.name: info for info in built}
+    return tuple(ready.get(info.name, info) for info in segments)
 
 
 def _beside(held: SegmentInfo | None, new: SegmentInfo, number: int) -> SegmentInfo:

@@ -18,6 +18,7 @@ from sscm.archive.manifest import Manifest, Shard, read_manifest
 from sscm.config import IndexConfig
 from sscm.errors import ConfigError, ConflictError, GenerationError, IntegrityError, WorkspaceError
 from sscm.index.adapt import Sample, draw_sample, run_adaptation, write_adaptation
+from sscm.index.approximate_build import approximate_segments
 from sscm.index.embed import embedding_session, run_embedding
 from sscm.index.generation import Generation, commit, now, read_generation, settle, successor
 from sscm.index.pins import writing
@@ -59,15 +60,18 @@ def build_index(config: IndexConfig) -> Generation:
         base = settle(workspace)
         present = _readable(workspace, base)
         if present is not None and _is_up_to_date(workspace, present, bundle, shards, sample):
+            with overtaken_by_others(workspace, base):
+                present = _retuned(workspace, present, config)
             print(
-                f"index: generation {base} already holds these {present.rows:,} pairs, embedded by {bundle.name}",
+                f"index: generation {present.number} already holds these {present.rows:,} pairs, embedded by "
+                f"{bundle.name}",
                 file=sys.stderr,
             )
         else:
             if present is not None:
                 _tell_of_changes(present, manifest, shards)
             with overtaken_by_others(workspace, base):
-                restored = present and _restore(workspace, present, bundle, shards, sample)
+                restored = present and _restore(workspace, present, bundle, shards, sample, config)
                 present = restored or _build(workspace, bundle, shards, sample, manifest.simulated, config, base + 1)
         for name in workspace.names(INDEX, STAGING):
             if name.startswith(_prefix(bundle, sample)):
@@ -113,6 +117,7 @@ def _build(
         stage_shards(workspace, encoders, shards, staging, config)
     names = tuple(modality.name for modality in bundle.modalities)
     segments = gather_segments(workspace, shards, staging, names)
+    segments = approximate_segments(workspace, segments, names, config.recall, config.exact_rows)
     adapted = None if adaptation is None or sample is None else write_adaptation(workspace, adaptation, sample)
     generation = Generation(
         number=number,
@@ -125,6 +130,8 @@ def _build(
         created=now(),
         code_version=code_version(),
         adaptation=adapted,
+        recall=config.recall,
+        exact_rows=config.exact_rows,
     )
     commit(workspace, generation)
     sweep(workspace, segments)
@@ -233,15 +240,36 @@ def _tell_of_changes(present: Generation, manifest: Manifest, shards: Sequence[S
 
 
 def _restore(
-    workspace: Workspace, present: Generation, bundle: Bundle, shards: Sequence[Shard], sample: Sample | None
+    workspace: Workspace,
+    present: Generation,
+    bundle: Bundle,
+    shards: Sequence[Shard],
+    sample: Sample | None,
+    config: IndexConfig,
 ) -> Generation | None:
     """Take deleted pairs in again; None where segments lack some, or other pairs, and all is to be embedded anew."""
     whole = tuple(dataclasses.replace(segment, deleted=None) for segment in present.segments)
     restored = successor(present, whole)
     if not _is_up_to_date(workspace, restored, bundle, shards, sample):
         return None
-    commit(workspace, restored)
-    return restored
+    return _tuned(workspace, restored, config)
+
+
+def _retuned(workspace: Workspace, present: Generation, config: IndexConfig) -> Generation:
+    """The generation that searches as is asked for: the present one, or one after it that differs in nothing else."""
+    if (present.recall, present.exact_rows) == (config.recall, config.exact_rows):
+        return present
+    return _tuned(workspace, successor(present, present.segments), config)
+
+
+def _tuned(workspace: Workspace, following: Generation, config: IndexConfig) -> Generation:
+    """Build the approximate indexes that a generation is to have, and commit it."""
+    segments = approximate_segments(
+        workspace, following.segments, following.modalities, config.recall, config.exact_rows
+    )
+    tuned = dataclasses.replace(following, segments=segments, recall=config.recall, exact_rows=config.exact_rows)
+    commit(workspace, tuned)
+    return tuned
 
 
 def _is_up_to_date(

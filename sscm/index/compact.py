@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from sscm.config import CompactConfig
 from sscm.errors import GenerationError
+from sscm.index.approximate_build import approximate_segments
 from sscm.index.duplicates import find_duplicates
 from sscm.index.generation import (
     Generation,
@@ -91,7 +92,11 @@ def compact_index(config: CompactConfig) -> Compaction:
                 segments.append(new)
             elif new is not None:
                 emptied.update(new.sources)
-        after = successor(before, tuple(segments), emptied=emptied)
+        known = {info.name for info in before.segments}
+        fresh = [info for info in segments if info.name not in known]
+        built = approximate_segments(workspace, fresh, before.modalities, before.recall, before.exact_rows)
+        ready = {info.name: info for info in built}
+        after = successor(before, tuple(ready.get(info.name, info) for info in segments), emptied=emptied)
         commit(workspace, after)
     written = sum(new.rows > 0 for new in for_first.values())
     dropped = sum(info.rows - info.live for info in merged)

@@ -133,6 +133,16 @@ class ExactScan:
         """Length of a vector."""
         return int(self._vectors.shape[1])
 
+    @property
+    def form(self) -> ScanForm:
+        """The vectors' scan form."""
+        return self._form
+
+    @property
+    def longest(self) -> float:
+        """Length of the longest vector, or a little more."""
+        return self._form.longest
+
     def search(self, queries: Floats, k: int, allowed: Bitmap | None = None) -> tuple[Floats, Rows]:
         """The k rows of largest inner product with each query.
 
@@ -150,7 +160,7 @@ class ExactScan:
                 long that its scores do not fit into float32.
         """
         queries = check_queries(queries, self.dimension, k)
-        self._require_range(queries)
+        self.require_range(queries)
         if allowed is not None and allowed.shape != (len(self),):
             raise QueryError(f"allowed has shape {allowed.shape}; expected ({len(self)},), one a row")
         available = len(self) if allowed is None else int(np.count_nonzero(allowed))
@@ -259,7 +269,12 @@ class ExactScan:
                 torch.mv(self._tensor.index_select(0, rows[part]), queries[query], out=scores[part])
         return scores
 
-    def _require_range(self, queries: Floats) -> None:
+    def require_range(self, queries: Floats) -> None:
+        """Refuse queries so long that scores do not fit into float32.
+
+        Raises:
+            QueryError: one is; its norm is named.
+        """
         norms = np.linalg.norm(queries.astype(np.float64), axis=1)
         if len(norms) and norms.max() * self._form.longest > 2.0**126:
             raise QueryError(f"query {int(norms.argmax())} has norm {norms.max():.3g}; expected a unit vector")

@@ -109,7 +109,7 @@ def _open(
     before = opened.get(info.name)
     if before is not None:
         return bury(before, deleted)
-    return open_segment(workspace, info.name, info.files, modalities, verify, deleted)
+    return open_segment(workspace, info.name, info.files, modalities, verify, deleted, info.approximate)
 
 
 def settle(workspace: Workspace) -> int:

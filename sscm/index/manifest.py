@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sscm.errors import GenerationError, IntegrityError
+from sscm.index.effort import ApproximateInfo
 from sscm.index.tombstones import Tombstones
 from sscm.workspace import Stored
 
 if TYPE_CHECKING:
     from sscm.model.adaptation import Kind  # loads torch, which readers of an index do without
 
-FORMAT = 3
-"""3 has tombstones and names of properties; 2, without them, has what adapts the model; 1 has neither."""
+FORMAT = 4
+"""4 has approximate indexes; 3, without them, has tombstones and names of properties; 2, without those, has what adapts
+the model; 1 has none of it."""
 SEGMENT_ROWS = 1_000_000
 """Most rows of a segment: with two modalities of 128 dimensions 1 GB, which a builder holds in memory."""
 
@@ -32,6 +34,7 @@ class SegmentInfo:
         properties: names of the properties that any of its rows has, sorted; None where it was written before they were
             noted.
         deleted: which rows are no part of the index any more; None where there are none.
+        approximate: modality → its approximate index; empty where all are searched exactly.
     """
 
     name: str
@@ -40,6 +43,7 @@ class SegmentInfo:
     sources: Mapping[str, str]
     properties: tuple[str, ...] | None = None
     deleted: Tombstones | None = None
+    approximate: Mapping[str, ApproximateInfo] = field(default_factory=dict)
 
     @property
     def live(self) -> int:
@@ -98,6 +102,8 @@ class Generation:
         adaptation: what adapts the bundle to the archive, for queries and images alike; None where nothing does.
         emptied: archive file → SHA-256 of shards that were embedded and of which no segment has a pair any more, since
             all were deleted and compacted away.
+        recall: recall@10 that approximate indexes are to reach; 1 where everything is searched exactly.
+        exact_rows: segments of at most so many rows are searched exactly whatever the recall.
     """
 
     number: int
@@ -111,6 +117,8 @@ class Generation:
     code_version: str
     adaptation: AdaptationInfo | None = None
     emptied: Mapping[str, str] = field(default_factory=dict)
+    recall: float = 1.0
+    exact_rows: int = 0
 
     @property
     def rows(self) -> int:
@@ -143,6 +151,8 @@ class Generation:
             "modalities": list(self.modalities),
             "segments": [dataclasses.asdict(segment) for segment in self.segments],
             "emptied": dict(self.emptied),
+            "recall": self.recall,
+            "exact_rows": self.exact_rows,
         }
 
     @classmethod
@@ -154,7 +164,7 @@ class Generation:
             IntegrityError: fields missing.
         """
         written = value.get("format")
-        if written not in (1, 2, FORMAT):
+        if not isinstance(written, int) or not 1 <= written <= FORMAT:
             raise GenerationError(f"{where}: format {written!r}; this version of sscm reads formats 1 to {FORMAT}")
         try:
             adaptation = value["adaptation"] if written >= 2 else None
@@ -170,6 +180,8 @@ class Generation:
                 code_version=value["code_version"],
                 adaptation=None if adaptation is None else AdaptationInfo(**adaptation),
                 emptied=value["emptied"] if written >= 3 else {},
+                recall=value["recall"] if written >= 4 else 1.0,
+                exact_rows=value["exact_rows"] if written >= 4 else 0,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"{where}: field missing or of another type ({error!r}); it was altered") from error
@@ -179,6 +191,7 @@ def _segment_of(value: Mapping[str, Any], written: int) -> SegmentInfo:
     """A segment as a manifest of some format lists it."""
     properties = value["properties"] if written >= 3 else None
     deleted = value["deleted"] if written >= 3 else None
+    approximate = value["approximate"] if written >= 4 else {}
     return SegmentInfo(
         name=value["name"],
         rows=value["rows"],
@@ -186,4 +199,5 @@ def _segment_of(value: Mapping[str, Any], written: int) -> SegmentInfo:
         sources=value["sources"],
         properties=None if properties is None else tuple(properties),
         deleted=None if deleted is None else Tombstones(**deleted),
+        approximate={name: ApproximateInfo.from_json(info) for name, info in approximate.items()},
     )

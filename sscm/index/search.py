@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from sscm.index.exact import Bitmap, ExactScan, ScanCounts, Scratch
 from sscm.index.filters import Filter
 from sscm.index.ranking import check_queries
 from sscm.index.segment import Segment, property_names
+
+if TYPE_CHECKING:
+    from sscm.index.approximate import ApproximateScan
 
 FILTER_BYTES = 64 * 2**20
 """Most memory of the bitmaps of filters used last, a byte a row each."""
@@ -39,25 +43,34 @@ class Hit:
 class IndexReader:
     """Searches several segments as one: the answer does not depend on how rows are spread over segments.
 
+    That holds where all are searched exactly. Those with an approximate index miss an answer now and then, as often as
+    the recall says that was asked for; scores are exact even there.
+
     Args:
         segments: open segments of one generation, or slices of them, each pair in one.
         threads: CPU threads of a search.
+        exact: search exactly where there is an approximate index, too.
 
     Raises:
         IntegrityError: vectors are not float32 [n, d] or not finite.
     """
 
-    def __init__(self, segments: Sequence[Segment], threads: int = 1) -> None:
+    def __init__(self, segments: Sequence[Segment], threads: int = 1, exact: bool = False) -> None:
         self.segments = tuple(segments)
         scratch = Scratch()
-        self._scans = [
+        self._exact = [
             {
                 name: ExactScan(segment.vectors(name), threads, form=segment.forms.get(name), scratch=scratch)
                 for name in segment.modalities
             }
             for segment in self.segments
         ]
+        self._scans = [
+            {name: scan if exact else _approximate(segment, name, scan) for name, scan in scans.items()}
+            for segment, scans in zip(self.segments, self._exact, strict=True)
+        ]
         self._allowed: OrderedDict[tuple[int, str, str], Bitmap] = OrderedDict()
+        self._all: dict[tuple[int, str], bool] = {}
 
     def __len__(self) -> int:
         return sum(len(segment) for segment in self.segments)
@@ -106,7 +119,8 @@ class IndexReader:
                 unit = _unit(queries, scans[target].dimension, k)
             dropped = [_rows_of(segment, ids) for ids in exclusions]
             most = max((len(rows) for rows in dropped), default=0)
-            scores, rows = scans[target].search(unit, k + most, allowed)
+            everything = filter is None and self._has_all(number, target)
+            scores, rows = scans[target].search(unit, k + most, None if everything else allowed)
             for query, drop in enumerate(dropped):
                 kept = np.flatnonzero(~np.isin(rows[query], drop))[:k]
                 ids = segment.rows["pair_id"].take(rows[query, kept]).to_pylist()
@@ -127,8 +141,8 @@ class IndexReader:
 
     @property
     def counts(self) -> ScanCounts:
-        """What searches did until now, over all segments."""
-        counts = [scan.counts for scans in self._scans for scan in scans.values()]
+        """What exact searches did until now, over all segments."""
+        counts = [scan.counts for scans in self._exact for scan in scans.values()]
         return ScanCounts(
             queries=sum(c.queries for c in counts),
             widened=sum(c.widened for c in counts),
@@ -150,6 +164,13 @@ class IndexReader:
         self._allowed.move_to_end(key)
         return found
 
+    def _has_all(self, number: int, target: str) -> bool:
+        """Whether every row of a segment may answer."""
+        found = self._all.get((number, target))
+        if found is None:
+            found = self._all[number, target] = bool(self.segments[number].has(target).all())
+        return found
+
     def _properties(self, filter: Filter) -> set[str]:
         """Names of the properties of all segments, where a filter refers to any."""
         if not filter.properties():
@@ -163,6 +184,17 @@ class IndexReader:
             if row is not None:
                 return segment, row
         return None
+
+
+def _approximate(segment: Segment, modality: str, exact: ExactScan) -> ExactScan | ApproximateScan:
+    """What searches a modality of a segment."""
+    found = segment.approximate.get(modality)
+    if found is None:
+        return exact
+    from sscm.index.approximate import ApproximateScan  # loads FAISS, which most indexes do without
+
+    index, effort = found
+    return ApproximateScan(segment.vectors(modality), index, effort, exact)
 
 
 def _rows_of(segment: Segment, ids: set[str]) -> list[int]:

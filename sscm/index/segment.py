@@ -2,9 +2,9 @@
 
 ``index/segments/<name>/`` holds what a search maps into memory: ``vectors_<modality>.npy`` (float32 [n, d], C order),
 ``scan_<modality>-<digest>.safetensors`` (their scan form) and ``rows.arrow`` (ids, footprints, times and properties);
-and ``rows.parquet``: the same rows as GeoParquet 1.1, with the embeddings once more as ``embedding_<modality>``
-columns, so that the file is useful without sscm. A segment is named by its content: writing the same one again changes
-nothing.
+``approximate_<modality>-<digest>.npy``, the approximate index of a large segment; and ``rows.parquet``: the same rows
+as GeoParquet 1.1, with the embeddings once more as ``embedding_<modality>`` columns, so that the file is useful without
+sscm. A segment is named by its content: writing the same one again changes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,12 @@ import pyarrow.parquet as pq
 
 from sscm.archive.schema import bbox_type, geoparquet_metadata
 from sscm.errors import GenerationError, IntegrityError, QueryError, WorkspaceError
+from sscm.index.effort import ApproximateInfo, Effort
 from sscm.index.scan_form import ScanForm, load_scan_form, make_scan_form
 from sscm.workspace import INDEX, Stored, Workspace, file_sha256, file_xxh3
+
+if TYPE_CHECKING:
+    from sscm.index.approximate import ApproximateIndex
 
 SEGMENTS = "segments"
 ROWS = "rows.parquet"
@@ -48,6 +53,7 @@ class Segment:
         embeddings: modality → float32 [n, d], read-only; rows without that modality are zeros.
         deleted: bool [n], rows that are no part of the index any more; None where there are none.
         forms: modality → scan form of its embeddings; none in segments that versions before wrote.
+        approximate: modality → its approximate index, and how much of it a search looks at.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Segment:
     embeddings: Mapping[str, Vectors]
     deleted: Bitmap | None = None
     forms: Mapping[str, ScanForm] = field(default_factory=dict)
+    approximate: Mapping[str, tuple[ApproximateIndex, Effort]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -103,7 +110,10 @@ class Segment:
         return low
 
     def slice(self, start: int, stop: int) -> Segment:
-        """Some consecutive rows, as a view; row numbers start from 0 again."""
+        """Some consecutive rows, as a view; row numbers start from 0 again.
+
+        An approximate index knows all rows of its segment: fewer are searched exactly.
+        """
         embeddings = {name: values[start:stop] for name, values in self.embeddings.items()}
         deleted = None if self.deleted is None else self.deleted[start:stop]
         return Segment(
@@ -112,6 +122,7 @@ class Segment:
             embeddings=embeddings,
             deleted=deleted,
             forms={name: form.slice(start, stop) for name, form in self.forms.items()},
+            approximate=self.approximate if (start, stop) == (0, len(self)) else {},
         )
 
     def _require(self, modality: str) -> None:
@@ -225,6 +236,7 @@ def open_segment(
     modalities: Sequence[str],
     verify: bool = True,
     deleted: npt.NDArray[np.integer] | None = None,
+    approximate: Mapping[str, ApproximateInfo] | None = None,
 ) -> Segment:
     """Open a segment for reading.
 
@@ -236,6 +248,7 @@ def open_segment(
         modalities: names of its modalities.
         verify: compare checksums, not only sizes; reads every file once.
         deleted: numbers of the rows that are deleted; None for none.
+        approximate: modality → its approximate index, as the manifest names it; None for none.
 
     Raises:
         IntegrityError: a row is deleted that is not there, or a file is missing, truncated or altered; it is named.
@@ -264,7 +277,24 @@ def open_segment(
         embeddings=embeddings,
         deleted=_bitmap(name, deleted, rows.num_rows),
         forms=forms,
+        approximate=_open_approximate(workspace, folder, files, approximate or {}, verify),
     )
+
+
+def _open_approximate(
+    workspace: Workspace,
+    folder: tuple[str, ...],
+    files: Mapping[str, Stored],
+    infos: Mapping[str, ApproximateInfo],
+    verify: bool,
+) -> dict[str, tuple[ApproximateIndex, Effort]]:
+    opened: dict[str, tuple[ApproximateIndex, Effort]] = {}
+    for modality, info in infos.items():
+        from sscm.index.approximate import load_approximate  # loads FAISS, which most indexes do without
+
+        with _checked(workspace, (*folder, info.file), files[info.file], verify) as path:
+            opened[modality] = load_approximate(path, workspace.uri_of(*folder, info.file)), info.effort
+    return opened
 
 
 def _open_rows(

@@ -34,6 +34,19 @@ def test_rows_are_dealt_evenly_and_each_once(segments, shards):
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize("shards", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("whole", [{"g1"}, {"g0", "g1", "g2"}])
+def test_segments_that_are_not_to_be_cut_are_dealt_whole(shards, whole):
+    named = [("g0", 50), ("g1", 100), ("g2", 60)]
+    dealt = deal(named, shards, whole)
+    parts = [part for shard in dealt for part in shard]
+    seen = sorted((part.segment, row) for part in parts for row in range(part.start, part.stop))
+    assert seen == sorted((name, row) for name, rows in named for row in range(rows))
+    assert all(len([part for part in parts if part.segment == name]) == 1 for name in whole)
+    assert 1 <= len(dealt) <= shards
+    assert all(dealt)
+
+
 def test_no_rows_are_one_empty_shard():
     assert deal([], 3) == [()]
 

@@ -1,0 +1,298 @@
+"""Approximate search: inverted lists of 4-bit codes propose rows, exact scores choose among them.
+
+Rows are projected on the directions that their scan form keeps, dealt to the nearest of some thousand centroids, and
+what is left of each coordinate is coded in 4 bits, 64 bytes for 128 coordinates (Jégou, Douze, Schmid, Product
+quantization for nearest neighbor search, PAMI 2011; André, Kermarrec, Le Scouarnec, Quicker ADC, PAMI 2019; both as
+FAISS has them). A query looks into the lists of the nearest centroids (``probes``); the best ``candidates`` by their
+codes are scored in float32, and ranked as an exact search ranks. Where the k-th of them is hardly better than what the
+last candidate's code promises, more may be hidden behind the errors of codes: that query, and only it, takes
+``widest`` candidates from twice as many lists. How many of each are needed for a recall is measured when the index is
+built (:mod:`sscm.index.tuning`), not known beforehand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from sscm.errors import IntegrityError
+from sscm.index.effort import TUNED_K, Effort
+from sscm.index.exact import ExactScan, ScanCounts
+from sscm.index.ranking import Floats, Rows, check_queries, rank, rounding
+from sscm.index.scan_form import ScanForm
+
+LIST_ROWS = 64
+"""Training rows of a list."""
+ITERATIONS = 8
+"""Of k-means: more changed recall by less than its error of measurement."""
+LINKS = 32
+"""Of the graph that finds the nearest centroids."""
+EXACT_ROWS = 100_000
+"""Where a filter passes at most so many rows, and not most of them, an exact scan of these is sooner done."""
+EXACT_SHARE = 0.1
+"""Where it passes no larger share, so many more lists are to be looked into that a scan is as fast."""
+MOST_SHARE = 0.05
+"""Where candidates are more than this share of the rows, all are scanned exactly."""
+SEED = 0
+
+Bitmap = npt.NDArray[np.bool_]
+
+
+class ApproximateIndex:
+    """Inverted lists over rows of a matrix.
+
+    Args:
+        lists: the FAISS index.
+        basis: float32 [d, w], what rows and queries are projected on.
+    """
+
+    def __init__(self, lists: faiss.IndexIVFPQFastScan, basis: Floats) -> None:
+        self._lists = lists
+        self._basis = basis
+        self._made: dict[int, tuple[faiss.SearchParametersHNSW, faiss.SearchParametersIVF]] = {}
+        coarse = faiss.downcast_index(lists.quantizer)
+        self._squares = np.square(coarse.reconstruct_n(0, lists.nlist)).sum(axis=1)
+
+    @property
+    def count(self) -> int:
+        """Inverted lists."""
+        return int(self._lists.nlist)
+
+    @property
+    def rows(self) -> int:
+        """Rows in them."""
+        return int(self._lists.ntotal)
+
+    def propose(
+        self, queries: Floats, probes: int, candidates: int, allowed: Bitmap | None = None
+    ) -> tuple[Floats, Rows]:
+        """Rows whose codes promise most.
+
+        Args:
+            queries: float32 [q, d].
+            probes: lists looked into.
+            candidates: rows wanted.
+            allowed: bool [n], rows that may be proposed; None for all that are in the lists.
+
+        Returns:
+            Estimated scores float32 [q, candidates] and rows int64, best first, -1 where there are no more.
+        """
+        projected = np.ascontiguousarray(queries @ self._basis)
+        probes = min(probes, self.count)
+        reach, parameters = self._parameters(probes)
+        pointer = faiss.swig_ptr
+        distances = np.empty((len(queries), probes), np.float32)
+        nearest = np.empty((len(queries), probes), np.int64)
+        self._lists.quantizer.search_c(
+            len(queries), pointer(projected), probes, pointer(distances), pointer(nearest), reach
+        )
+        # Lists are those of the nearest centroids; what codes add to is the inner product with a centroid.
+        offset = np.square(projected).sum(axis=1)[:, None] + self._squares[nearest] - distances
+        offset = np.ascontiguousarray(offset / 2, np.float32)
+        if allowed is not None:
+            bits = np.packbits(allowed, bitorder="little")
+            parameters = faiss.SearchParametersIVF(nprobe=probes, sel=faiss.IDSelectorBitmap(bits))
+        scores = np.empty((len(queries), candidates), np.float32)
+        rows = np.empty((len(queries), candidates), np.int64)
+        self._lists.search_preassigned_c(
+            len(queries),
+            pointer(projected),
+            candidates,
+            pointer(nearest),
+            pointer(offset),
+            pointer(scores),
+            pointer(rows),
+            False,
+            parameters,
+        )
+        return scores, rows
+
+    def _parameters(self, probes: int) -> tuple[faiss.SearchParametersHNSW, faiss.SearchParametersIVF]:
+        """How centroids and lists are searched; made once, since that takes as long as a tenth of a search."""
+        found = self._made.get(probes)
+        if found is None:
+            reach = faiss.SearchParametersHNSW(efSearch=probes + probes // 2)
+            found = self._made[probes] = reach, faiss.SearchParametersIVF(nprobe=probes)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write a file that :func:`load_approximate` reads."""
+        with path.open("wb") as file:
+            np.save(file, self._basis, allow_pickle=False)
+            np.save(file, faiss.serialize_index(self._lists), allow_pickle=False)
+
+
+def load_approximate(path: Path, where: str) -> ApproximateIndex:
+    """Read what :meth:`ApproximateIndex.save` wrote.
+
+    Args:
+        path: a local file.
+        where: its name in messages.
+
+    Raises:
+        IntegrityError: it is not a whole file of an approximate index.
+    """
+    try:
+        with path.open("rb") as file:
+            basis = np.load(file, allow_pickle=False)
+            data = np.load(file, allow_pickle=False)
+        return ApproximateIndex(faiss.deserialize_index(data), basis)
+    except (ValueError, EOFError, OSError, RuntimeError, AttributeError) as error:
+        raise IntegrityError(
+            f"{where} is not a whole approximate index ({error}); restore it, or run `sscm index` again"
+        ) from error
+
+
+def build_lists(vectors: Floats, form: ScanForm, present: Bitmap, threads: int = 1) -> ApproximateIndex:
+    """Deal rows to inverted lists.
+
+    Args:
+        vectors: float32 [n, d]; may be memory-mapped.
+        form: their scan form, whose directions are used.
+        present: bool [n], the rows that lists are to hold.
+        threads: CPU threads.
+    """
+    faiss.omp_set_num_threads(threads)
+    rows = np.flatnonzero(present)
+    kept = form.basis.shape[1]
+    basis = np.zeros((vectors.shape[1], kept + kept % 2), np.float32)
+    basis[:, :kept] = form.basis
+    width = basis.shape[1]
+    lists = lists_of(len(rows))
+    sample = vectors[rows[:: max(1, len(rows) // (LIST_ROWS * lists))]] @ basis
+    means = faiss.Kmeans(width, lists, niter=ITERATIONS, max_points_per_centroid=2 * LIST_ROWS, seed=SEED + 1)
+    means.train(sample)
+    coarse = faiss.IndexHNSWFlat(width, LINKS)
+    coarse.hnsw.efConstruction = 200
+    coarse.hnsw.efSearch = LINKS  # of the nearest centroid
+    coarse.add(means.centroids)
+    index = faiss.IndexIVFPQFastScan(coarse, width, lists, width, 4, faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = True  # codes of what centroids leave are finer
+    index.train(sample)
+    step = 65_536
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        index.add_with_ids(np.ascontiguousarray(vectors[part] @ basis), part)
+    # What is read from a file owns its parts; what was put together here does not.
+    return ApproximateIndex(faiss.deserialize_index(faiss.serialize_index(index)), basis)
+
+
+def lists_of(rows: int) -> int:
+    """Inverted lists for so many rows: the power of two next to four times their root."""
+    return int(2 ** max(0, round(np.log2(4 * np.sqrt(max(rows, 1))))))
+
+
+class ApproximateScan:
+    """Inner-product search through an approximate index, with the interface of an exact one.
+
+    Args:
+        vectors: float32 [n, d], C order; may be memory-mapped.
+        index: their approximate index.
+        effort: how much of it is looked at.
+        exact: what answers where the index would not do: few rows allowed, many answers wanted, lists run dry.
+        longest: length of the longest row.
+    """
+
+    def __init__(self, vectors: Floats, index: ApproximateIndex, effort: Effort, exact: ExactScan) -> None:
+        self.counts = ScanCounts()
+        self._vectors, self._index, self._effort, self._exact = vectors, index, effort, exact
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return int(self._vectors.shape[1])
+
+    def search(self, queries: Floats, k: int, allowed: Bitmap | None = None) -> tuple[Floats, Rows]:
+        """Nearly always the k rows of largest inner product with each query; scores are exact.
+
+        Args:
+            queries: float32 [q, d].
+            k: answers a query, at least 1.
+            allowed: bool [n], the rows that may be returned; None for all.
+
+        Returns:
+            As :meth:`~sscm.index.exact.ExactScan.search`.
+
+        Raises:
+            QueryError: as there.
+        """
+        queries = check_queries(queries, self.dimension, k)
+        available = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        k = min(k, available)
+        factor = max(1.0, k / TUNED_K)
+        wanted = int(self._effort.candidates * factor)
+        share = available / self._index.rows
+        few = share <= EXACT_SHARE or (share < 0.5 and available <= EXACT_ROWS)
+        if few or wanted > MOST_SHARE * available or not len(queries):
+            return self._exact.search(queries, max(k, 1), allowed)
+        self._exact.require_range(queries)
+        faiss.omp_set_num_threads(self._exact.threads)
+        restricted = allowed if available < self._index.rows else None
+        probes = int(np.ceil(self._effort.probes * np.sqrt(factor) / share))
+        owners, rows, known, short = self._candidates(queries, k, probes, wanted, restricted)
+        again = np.flatnonzero(short)
+        if len(again):
+            most = int(min(max(self._effort.widest * factor, 2 * wanted), len(self)))
+            found = self._candidates(queries[again], k, 2 * probes, most, restricted)
+            kept = ~short[owners]
+            owners = np.concatenate((owners[kept], again[found[0]]))
+            rows = np.concatenate((rows[kept], found[1]))
+            known[again] = found[2]
+        return self._ranked(queries, k, owners, rows, known, allowed)
+
+    def _candidates(
+        self, queries: Floats, k: int, probes: int, wanted: int, allowed: Bitmap | None
+    ) -> tuple[Rows, Rows, Bitmap, Bitmap]:
+        """Pairs of query and row that may answer; which queries have k; which should look further."""
+        estimates, rows = self._index.propose(queries, probes, wanted, allowed)
+        scores = score(self._vectors, queries, rows)
+        kth = np.partition(scores, wanted - k, axis=1)[:, wanted - k]
+        known = np.isfinite(kth)
+        last = np.where(rows[:, -1] >= 0, estimates[:, -1], -np.inf)
+        with np.errstate(invalid="ignore"):  # of no candidate at all: not above any margin
+            short = ~(kth - last > self._effort.margin)
+        least = kth - 2 * rounding(queries, self._exact.longest)
+        owners, places = np.nonzero((scores >= least[:, None]) & known[:, None])
+        self.counts.scored += rows.size
+        return owners, rows[owners, places], known, short
+
+    def _ranked(
+        self, queries: Floats, k: int, owners: Rows, rows: Rows, known: Bitmap, allowed: Bitmap | None
+    ) -> tuple[Floats, Rows]:
+        """Rank candidates; queries whose lists hold fewer than k are answered exactly."""
+        self.counts.queries += len(queries)
+        if known.all():
+            return rank(self._vectors, queries, owners, rows, k)
+        scores, answers = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        dry = np.flatnonzero(~known)
+        scores[dry], answers[dry] = self._exact.search(queries[dry], k, allowed)
+        self.counts.widened += len(dry)
+        full = np.flatnonzero(known)
+        if len(full):
+            place = np.cumsum(known) - 1
+            scores[full], answers[full] = rank(self._vectors, queries[full], place[owners], rows, k)
+        return scores, answers
+
+
+def score(vectors: Floats, queries: Floats, rows: Rows) -> Floats:
+    """Inner products float32 [q, c] of each query with rows int64 [q, c]; -inf where a row is -1."""
+    scores = np.empty(rows.shape, np.float32)
+    rows = np.ascontiguousarray(rows)
+    pointer = faiss.swig_ptr
+    faiss.fvec_inner_products_by_idx(
+        pointer(scores),
+        pointer(np.ascontiguousarray(queries)),
+        pointer(vectors),
+        pointer(rows),
+        vectors.shape[1],
+        len(queries),
+        rows.shape[1],
+    )
+    scores[rows < 0] = -np.inf
+    return scores
