@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sscm.config import CollectConfig
 from sscm.errors import GenerationError
 from sscm.index.generation import GENERATIONS, MANIFEST, Generation, current_number, read_generation
-from sscm.index.pins import PINS, leases
+from sscm.index.pins import LEASE_S, PINS, Lease, leases
 from sscm.index.segment import SEGMENTS
 from sscm.progress import progress
 from sscm.workspace import INDEX, Workspace, open_workspace, retrying, storage_errors
@@ -100,12 +100,20 @@ def collect_garbage(config: CollectConfig) -> Collected:
         left += returned
         gone = [number for number in gone if number not in {generation.number for generation in returned}]
     expired = [_Unit(path=(PINS, lease.file), files=()) for lease in held if not lease.alive]
-    writers = tuple(lease.holder for lease in held if lease.alive and lease.generation is None)
+    writers = _writers(held)
     units = list(_unnamed(files, left)) if not writers else []
     going = [unit for unit in units if unit.older_than(cutoff)]
     if not config.dry_run:
         with progress("free", len(going) + len(expired), "files and folders") as advance:
-            for unit in (*expired, *going):
+            for unit in expired:
+                workspace.delete(INDEX, *unit.path)
+                advance(1)
+            for place, unit in enumerate(going):
+                # Files are named by their content: a writer that came meanwhile may be writing this very one anew.
+                writers = _writers(leases(workspace))
+                if writers:
+                    going = going[:place]
+                    break
                 workspace.delete(INDEX, *unit.path)
                 advance(1)
     return Collected(
@@ -116,6 +124,11 @@ def collect_garbage(config: CollectConfig) -> Collected:
         waiting=sum(unit.bytes for unit in units) - sum(unit.bytes for unit in going),
         writers=writers,
     )
+
+
+def _writers(held: Iterable[Lease]) -> tuple[str, ...]:
+    """Who is at work."""
+    return tuple(lease.holder for lease in held if lease.alive and lease.generation is None)
 
 
 def _delete_generations(workspace: Workspace, numbers: Sequence[int]) -> list[Generation]:
@@ -135,7 +148,10 @@ def _delete_generations(workspace: Workspace, numbers: Sequence[int]) -> list[Ge
 
 
 def _unnamed(files: Iterable[_File], generations: Iterable[Generation]) -> Iterator[_Unit]:
-    """What no generation names: segments and tombstones, adaptations, all that is staged, litter of killed writers."""
+    """What no generation names: segments and tombstones, adaptations, all that is staged, litter of killed writers.
+
+    A pin that is being written is none: nothing says so but its age.
+    """
     named: set[Path] = set()
     for generation in generations:
         for info in generation.segments:
@@ -154,7 +170,7 @@ def _unnamed(files: Iterable[_File], generations: Iterable[Generation]) -> Itera
             units.setdefault((SEGMENTS, rest[0]), []).append(file)
         elif kind in (SEGMENTS, ADAPTATIONS) and file.path not in named:
             units[file.path] = [file]
-        elif _is_litter(file.path[-1]):
+        elif _is_litter(file.path[-1]) and (kind != PINS or file.written < time.time() - LEASE_S):
             units[file.path] = [file]
     for path, found in units.items():
         yield _Unit(path=path, files=tuple(found))

@@ -137,7 +137,7 @@ def pinned(workspace: Workspace, number: int | None = None, who: str = "reader")
         with reading(workspace, wanted, who) or contextlib.nullcontext():
             try:
                 generation = read_generation(workspace, wanted)
-            except GenerationError:
+            except (GenerationError, WorkspaceError):
                 if number is not None or attempt == ATTEMPTS - 1 or current_number(workspace) == wanted:
                     raise
                 continue  # followed by another and collected, between our reading its number and pinning it

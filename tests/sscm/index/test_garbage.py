@@ -1,7 +1,9 @@
 """Collecting: what no generation needs goes, what anybody may need stays."""
 
+import contextlib
 import dataclasses
 import os
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -174,6 +176,73 @@ def test_a_reader_that_comes_at_that_very_moment(index, monkeypatch):
     held[0].release()
 
 
+def test_a_writer_that_comes_at_that_very_moment(index, rows_factory, monkeypatch):
+    """It writes a segment anew that nobody needed when the collector looked: its name is its content."""
+    new = rows_factory([40, 41])
+    name, files = write_segment(index, *new)
+    writer, show = [], garbage.progress
+
+    @contextlib.contextmanager
+    def late(*args):
+        writer.append(writing(index, "an append"))
+        write_segment(index, *new)
+        with show(*args) as advance:
+            yield advance
+
+    monkeypatch.setattr(garbage, "progress", late)
+    freed = collect(index)
+    assert (freed.segments, freed.writers) == (0, (writer[0].lease.holder,))
+    assert index.names("index", "segments", name) == sorted(files)
+    writer[0].release()
+    monkeypatch.setattr(garbage, "progress", show)
+    assert collect(index).segments == 3
+
+
+def test_readers_a_writer_and_a_collector_at_once(workspace, rows_factory):
+    """Each reader finds its generation whole, as often as the next one is committed and its own collected."""
+    begin(workspace, *rows_factory(list(range(10))))
+    ended, faults, seen = threading.Event(), [], set()
+
+    def guarded(action):
+        def run():
+            try:
+                action()
+            except BaseException as error:
+                faults.append(error)
+            finally:
+                ended.set()
+
+        return run
+
+    def write():
+        for number in range(25):
+            append_segment(workspace, *rows_factory([100 + number]))
+            delete_pairs(workspace, Filter(ids=names([100 + number])))
+            if number % 5 == 4:
+                compact_index(CompactConfig(workspace=workspace.uri))
+
+    def read():
+        while not ended.is_set():
+            with pinned(workspace, who="a reader") as generation:
+                rows = sum(segment.live for segment in open_segments(workspace, generation))
+                assert rows == generation.rows and rows in (10, 11)
+                seen.add(generation.number)
+
+    def tidy():
+        while not ended.is_set():
+            collect(workspace, keep=1)
+
+    threads = [threading.Thread(target=guarded(action)) for action in (write, read, read, tidy)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == [] and len(seen) > 5
+    collect(workspace, keep=1)
+    assert live_ids(workspace) == names(range(10)) and pins.leases(workspace) == ()
+    assert workspace.names("index", "segments") == segments_of(workspace, current_number(workspace))
+
+
 def test_what_killed_writers_left(index, rows_factory):
     (info,) = read_generation(index).segments
     index.write_bytes(b"half", "index", "segments", info.name, ".rows.parquet.1-2.part")
@@ -191,6 +260,17 @@ def test_what_killed_writers_left(index, rows_factory):
     assert not [name for name in files_of(index) if name.endswith(".part") or name.startswith("staging")]
     assert index.names("index", "adaptations") == []
     assert live_ids(index) == LEFT
+
+
+def test_a_pin_that_is_being_written_stays(index):
+    """Whoever writes it is not seen yet; what a killed one left goes when its lease would have run out."""
+    path = Path(index.path_of("index", "pins", ".5-a.json.1-2.part"))
+    index.write_bytes(b"{", "index", "pins", path.name)
+    collect(index)
+    assert path.exists()
+    os.utime(path, (time.time() - 3600, time.time() - 3600))
+    collect(index)
+    assert not path.exists()
 
 
 def test_what_is_staged_goes_together(index):

@@ -154,6 +154,28 @@ def test_a_generation_that_is_followed_and_collected_before_it_is_pinned(index, 
     assert leases(index) == ()
 
 
+def test_a_generation_that_is_collected_while_it_is_read(index, monkeypatch):
+    """Its manifest goes between the look whether it is there and the reading: the next one is taken."""
+    ask, read, asked = pins.current_number, pins.read_generation, []
+
+    def stale(workspace):
+        asked.append(None)
+        return 1 if len(asked) == 1 else ask(workspace)
+
+    def gone(workspace, number):
+        if number == 1:
+            raise WorkspaceError("cannot read manifest.json: there is no such file or bucket")
+        return read(workspace, number)
+
+    monkeypatch.setattr(pins, "current_number", stale)
+    monkeypatch.setattr(pins, "read_generation", gone)
+    with pinned(index) as generation:
+        assert generation.number == 2
+    with pytest.raises(WorkspaceError, match="cannot read"), pinned(index, 1):
+        pass
+    assert leases(index) == ()
+
+
 def test_a_current_generation_that_was_lost_is_told(index):
     index.delete("index", "generations", "2")
     with pytest.raises(GenerationError, match="no such generation"), pinned(index):
