@@ -57,6 +57,11 @@ class ApproximateIndex:
         self._squares = np.square(coarse.reconstruct_n(0, lists.nlist)).sum(axis=1)
 
     @property
+    def lists(self) -> faiss.IndexIVFPQFastScan:
+        """The lists as FAISS has them."""
+        return self._lists
+
+    @property
     def count(self) -> int:
         """Inverted lists."""
         return int(self._lists.nlist)
