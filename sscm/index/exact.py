@@ -406,10 +406,9 @@ class _Chooser:
 def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column of what is true in a matrix, in order; NumPy finds the few in many several times faster."""
     if mask.device.type != "cpu":
-        row, column = torch.nonzero(mask, as_tuple=True)
-        return row, column
-    flat = np.flatnonzero(mask.numpy())
-    row, column = np.divmod(flat, max(1, mask.shape[1]))
+        owners, places = torch.nonzero(mask, as_tuple=True)
+        return owners, places
+    row, column = np.divmod(np.flatnonzero(mask.numpy()), max(1, mask.shape[1]))
     return torch.from_numpy(row), torch.from_numpy(column)
 
 
