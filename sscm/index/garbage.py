@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sscm.config import CollectConfig
 from sscm.errors import GenerationError
 from sscm.index.generation import GENERATIONS, MANIFEST, Generation, current_number, read_generation
-from sscm.index.pins import LEASE_S, PINS, Lease, leases
+from sscm.index.pins import LEASE_S, PINS, Pin, leases
 from sscm.index.segment import SEGMENTS
 from sscm.progress import progress
 from sscm.workspace import INDEX, Workspace, open_workspace, retrying, storage_errors
@@ -85,12 +85,20 @@ def collect_garbage(config: CollectConfig) -> Collected:
         WorkspaceError: something cannot be listed or deleted; what was deleted until then is gone, run again.
     """
     workspace = open_workspace(config.workspace)
+    if config.dry_run or not workspace.exists(INDEX):
+        return _collect(workspace, config)
+    with Pin(workspace, None, "sscm index gc", collects=True):
+        return _collect(workspace, config)
+
+
+def _collect(workspace: Workspace, config: CollectConfig) -> Collected:
     cutoff = time.time() - 3600 * config.min_age
-    files = _files(workspace)  # before the manifests: what is written and committed from here on is not in it
+    # Pins before files, files before manifests: a writer that is not seen here waits until we have ended.
+    held = leases(workspace)
+    files = _files(workspace)
     written = {int(f.path[1]): f for f in files if _is_manifest(f.path)}
     if not written:
         raise GenerationError(f"{workspace.uri_of(INDEX)}: there is no index in this workspace; `sscm index` makes one")
-    held = leases(workspace)
     stay = {current_number(workspace), *sorted(written)[-config.keep :]}
     stay |= {lease.generation for lease in held if lease.alive}
     gone = [n for n, file in sorted(written.items()) if n not in stay and file.written <= cutoff]
@@ -100,20 +108,12 @@ def collect_garbage(config: CollectConfig) -> Collected:
         left += returned
         gone = [number for number in gone if number not in {generation.number for generation in returned}]
     expired = [_Unit(path=(PINS, lease.file), files=()) for lease in held if not lease.alive]
-    writers = _writers(held)
+    writers = tuple(lease.holder for lease in held if lease.alive and lease.writes)
     units = list(_unnamed(files, left)) if not writers else []
     going = [unit for unit in units if unit.older_than(cutoff)]
     if not config.dry_run:
         with progress("free", len(going) + len(expired), "files and folders") as advance:
-            for unit in expired:
-                workspace.delete(INDEX, *unit.path)
-                advance(1)
-            for place, unit in enumerate(going):
-                # Files are named by their content: a writer that came meanwhile may be writing this very one anew.
-                writers = _writers(leases(workspace))
-                if writers:
-                    going = going[:place]
-                    break
+            for unit in (*expired, *going):
                 workspace.delete(INDEX, *unit.path)
                 advance(1)
     return Collected(
@@ -124,11 +124,6 @@ def collect_garbage(config: CollectConfig) -> Collected:
         waiting=sum(unit.bytes for unit in units) - sum(unit.bytes for unit in going),
         writers=writers,
     )
-
-
-def _writers(held: Iterable[Lease]) -> tuple[str, ...]:
-    """Who is at work."""
-    return tuple(lease.holder for lease in held if lease.alive and lease.generation is None)
 
 
 def _delete_generations(workspace: Workspace, numbers: Sequence[int]) -> list[Generation]:

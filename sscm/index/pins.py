@@ -1,8 +1,13 @@
 """Pins: leases by which readers keep their generation, and writers what they have not committed yet, from collection.
 
 ``index/pins/<generation>-<token>.json`` says who reads a generation, on which host, in which process, and until when;
-``index/pins/write-<token>.json`` says the same of a writer. A lease is renewed while its holder lives and runs out when
-it does not: a machine that was lost holds nothing for long. Pins hold off :mod:`sscm.index.garbage` and nothing else.
+``index/pins/write-<token>.json`` says the same of a writer, and ``collect-<token>.json`` of a collector. A lease is
+renewed while its holder lives and runs out when it does not: a machine that was lost holds nothing for long.
+
+Pins hold off :mod:`sscm.index.garbage`. That holds off writers in turn while it deletes what no generation names: files
+are named by their content, so that a writer may be about to name one again. Either pins first and looks then, so that
+of two that come at once one sees the other: a collector that sees a writer leaves these files, a writer that sees a
+collector waits.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,8 +34,12 @@ LEASE_S = 600.0
 """Seconds that a lease lasts; renewed three times in that time. Long enough for a pause and a wrong clock."""
 RELEASE_S = 10.0
 """Longest time that giving back waits for a renewal under way."""
+WAIT_S = 0.2
+"""Seconds between two looks of a writer whether a collector is still at work."""
 ATTEMPTS = 3
 """Times that the current generation is asked for while others are committed and collected."""
+
+_WRITE, _COLLECT = "write", "collect"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +48,7 @@ class Lease:
 
     Args:
         file: its name in ``index/pins/``.
-        generation: the generation that is read; None for a writer's.
+        generation: the generation that is read; None for a writer's or a collector's.
         who: what holds it, e.g. ``sscm serve``.
         host: name of the machine.
         process: number of the process there.
@@ -60,6 +70,16 @@ class Lease:
         return datetime.fromisoformat(self.expires) > datetime.now(UTC)
 
     @property
+    def writes(self) -> bool:
+        """Whether it is a writer's."""
+        return self.file.startswith(f"{_WRITE}-")
+
+    @property
+    def collects(self) -> bool:
+        """Whether it is a collector's."""
+        return self.file.startswith(f"{_COLLECT}-")
+
+    @property
     def holder(self) -> str:
         """Who holds it, for people."""
         return f"{self.who} ({self.host}, process {self.process})"
@@ -70,16 +90,25 @@ class Pin:
 
     Args:
         workspace: where ``index/`` is.
-        generation: number of the generation that is read; None for a writer.
+        generation: number of the generation that is read; None for a writer or a collector.
         who: what holds it, e.g. ``sscm serve``.
         lease_s: seconds that the lease outlives its holder.
+        collects: whether it is a collector's.
 
     Raises:
         WorkspaceError: the lease cannot be written.
     """
 
-    def __init__(self, workspace: Workspace, generation: int | None, who: str, lease_s: float = LEASE_S) -> None:
-        kind = "write" if generation is None else str(generation)
+    def __init__(
+        self,
+        workspace: Workspace,
+        generation: int | None,
+        who: str,
+        lease_s: float = LEASE_S,
+        *,
+        collects: bool = False,
+    ) -> None:
+        kind = _COLLECT if collects else _WRITE if generation is None else str(generation)
         started = datetime.now(UTC)
         self._workspace = workspace
         self.lease = Lease(
@@ -159,10 +188,21 @@ def reading(workspace: Workspace, number: int, who: str) -> Pin | None:
 def writing(workspace: Workspace, who: str) -> Pin:
     """A writer's pin: while it holds, nothing is collected that a commit may still name.
 
+    It is had when no collector is at work any more.
+
     Raises:
         WorkspaceError: the workspace cannot be written.
     """
-    return Pin(workspace, None, who)
+    with contextlib.ExitStack() as if_it_fails:
+        pin = if_it_fails.enter_context(Pin(workspace, None, who))
+        told = False
+        while at_work := [lease for lease in leases(workspace) if lease.collects and lease.alive]:
+            if not told:
+                print(f"{who}: waits until {at_work[0].holder} has ended", file=sys.stderr)
+                told = True
+            time.sleep(WAIT_S)
+        if_it_fails.pop_all()
+    return pin
 
 
 def leases(workspace: Workspace) -> tuple[Lease, ...]:

@@ -176,30 +176,44 @@ def test_a_reader_that_comes_at_that_very_moment(index, monkeypatch):
     held[0].release()
 
 
-def test_a_writer_that_comes_at_that_very_moment(index, rows_factory, monkeypatch):
-    """It writes a segment anew that nobody needed when the collector looked: its name is its content."""
+def test_a_writer_that_comes_at_that_very_moment(index, rows_factory, monkeypatch, capsys):
+    """It would write a segment anew that nobody needed when the collector looked: it waits until that has ended."""
     new = rows_factory([40, 41])
-    name, files = write_segment(index, *new)
-    writer, show = [], garbage.progress
+    name, _ = write_segment(index, *new)
+    thread, show = threading.Thread(target=append_segment, args=(index, *new)), garbage.progress
 
     @contextlib.contextmanager
     def late(*args):
-        writer.append(writing(index, "an append"))
-        write_segment(index, *new)
+        thread.start()
+        while not any(lease.writes for lease in pins.leases(index)):
+            time.sleep(0.01)
         with show(*args) as advance:
             yield advance
 
     monkeypatch.setattr(garbage, "progress", late)
-    freed = collect(index)
-    assert (freed.segments, freed.writers) == (0, (writer[0].lease.holder,))
-    assert index.names("index", "segments", name) == sorted(files)
-    writer[0].release()
-    monkeypatch.setattr(garbage, "progress", show)
     assert collect(index).segments == 3
+    thread.join()
+    assert read_generation(index).segments[-1].name == name
+    assert live_ids(index) == sorted([*LEFT, "pair_0040", "pair_0041"])
+    assert "append_segment: waits until sscm index gc (" in capsys.readouterr().err
 
 
-def test_readers_a_writer_and_a_collector_at_once(workspace, rows_factory):
+def test_a_collector_that_was_killed_holds_writers_off_until_its_pin_runs_out(index, monkeypatch):
+    pin = Pin(index, None, "sscm index gc", collects=True)
+    about = index.read_json("index", "pins", pin.lease.file)
+    pin.release()
+    for seconds in (1, -1):
+        expires = datetime.now(UTC) + timedelta(seconds=seconds)
+        index.write_json({**about, "expires": expires.isoformat()}, "index", "pins", pin.lease.file)
+        writing(index, "a writer").release()
+        assert datetime.now(UTC) >= expires
+    collect(index)
+    assert index.names("index", "pins") == []
+
+
+def test_readers_a_writer_and_a_collector_at_once(workspace, rows_factory, monkeypatch):
     """Each reader finds its generation whole, as often as the next one is committed and its own collected."""
+    monkeypatch.setattr(pins, "WAIT_S", 0.001)
     begin(workspace, *rows_factory(list(range(10))))
     ended, faults, seen = threading.Event(), [], set()
 
@@ -215,7 +229,7 @@ def test_readers_a_writer_and_a_collector_at_once(workspace, rows_factory):
         return run
 
     def write():
-        for number in range(25):
+        for number in range(15):
             append_segment(workspace, *rows_factory([100 + number]))
             delete_pairs(workspace, Filter(ids=names([100 + number])))
             if number % 5 == 4:
@@ -231,6 +245,7 @@ def test_readers_a_writer_and_a_collector_at_once(workspace, rows_factory):
     def tidy():
         while not ended.is_set():
             collect(workspace, keep=1)
+            time.sleep(0.02)
 
     threads = [threading.Thread(target=guarded(action)) for action in (write, read, read, tidy)]
     for thread in threads:
