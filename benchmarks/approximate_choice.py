@@ -54,8 +54,7 @@ def scalar_lists(vectors: np.ndarray, bits: int) -> faiss.Index:
     coarse.add(means.centroids)
     index.train(vectors)
     index.add(vectors)
-    index.coarse = coarse  # as long as the index
-    return index
+    return faiss.deserialize_index(faiss.serialize_index(index))  # which owns its parts
 
 
 def rate(search: Callable[[np.ndarray], np.ndarray], queries: np.ndarray) -> float:

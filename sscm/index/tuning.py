@@ -83,7 +83,7 @@ def tune(index: ApproximateIndex, vectors: Floats, asked: float, kinds: Mapping[
     Args:
         index: what is tuned.
         vectors: float32 [n, d], what it indexes.
-        asked: recall@10, by a standard error more than which the effort reaches.
+        asked: recall@10, which the effort exceeds by two standard errors.
         kinds: queries to tune on.
     """
     best: tuple[float, Effort] | None = None
@@ -172,8 +172,8 @@ class _Seen:
         return np.where(self._gap[:, place] <= margin, self._found[:, -1], self._found[:, place])
 
     def reaches(self, recalls: npt.NDArray[np.float64], asked: float) -> bool:
-        """Whether the mean recall is above what is asked for by a standard error."""
-        return bool(recalls.mean() - recalls.std() / np.sqrt(len(recalls)) >= asked)
+        """Whether the mean recall is above what is asked for by two standard errors."""
+        return bool(recalls.mean() - 2 * recalls.std() / np.sqrt(len(recalls)) >= asked)
 
 
 def _without(rows: Rows, own: Rows) -> Rows:
