@@ -21,8 +21,9 @@ import faiss
 import numpy as np
 from enlarge import demo_embeddings, enlarge
 
-from sscm.index.approximate import ApproximateScan, build_lists, lists_of, score
+from sscm.index.approximate import ApproximateScan, build_lists, lists_of
 from sscm.index.exact import ExactScan
+from sscm.index.ranking import inner_products
 from sscm.index.tuning import held_out, tune
 
 K, RECALL = 10, 0.99
@@ -72,7 +73,7 @@ def rate(search: Callable[[np.ndarray], np.ndarray], queries: np.ndarray) -> flo
 
 def reranked(vectors: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The best of proposed rows by float32 scores."""
-    scores = score(vectors, queries, rows)
+    scores = inner_products(vectors, queries, rows)
     best = np.argpartition(-scores, K - 1, axis=1)[:, :K]
     return np.take_along_axis(rows, best, axis=1)
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sscm.errors import IntegrityError
 from sscm.index.effort import TUNED_K, Effort
 from sscm.index.exact import ExactScan, ScanCounts
-from sscm.index.ranking import Floats, Rows, check_queries, rank, rounding
+from sscm.index.ranking import Floats, Rows, check_queries, inner_products, rank, rounding
 from sscm.index.scan_form import ScanForm
 
 LIST_ROWS = 64
@@ -256,7 +256,7 @@ class ApproximateScan:
     ) -> tuple[Rows, Rows, Bitmap, Bitmap]:
         """Pairs of query and row that may answer; which queries have k; which should look further."""
         estimates, rows = self._index.propose(queries, probes, wanted, allowed)
-        scores = score(self._vectors, queries, rows)
+        scores = inner_products(self._vectors, queries, rows)
         kth = np.partition(scores, wanted - k, axis=1)[:, wanted - k]
         known = np.isfinite(kth)
         last = np.where(rows[:, -1] >= 0, estimates[:, -1], -np.inf)
@@ -283,21 +283,3 @@ class ApproximateScan:
             place = np.cumsum(known) - 1
             scores[full], answers[full] = rank(self._vectors, queries[full], place[owners], rows, k)
         return scores, answers
-
-
-def score(vectors: Floats, queries: Floats, rows: Rows) -> Floats:
-    """Inner products float32 [q, c] of each query with rows int64 [q, c]; -inf where a row is -1."""
-    scores = np.empty(rows.shape, np.float32)
-    rows = np.ascontiguousarray(rows)
-    pointer = faiss.swig_ptr
-    faiss.fvec_inner_products_by_idx(
-        pointer(scores),
-        pointer(np.ascontiguousarray(queries)),
-        pointer(vectors),
-        pointer(rows),
-        vectors.shape[1],
-        len(queries),
-        rows.shape[1],
-    )
-    scores[rows < 0] = -np.inf
-    return scores

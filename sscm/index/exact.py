@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sscm.errors import IntegrityError, QueryError
 from sscm.index.product import int8_product
-from sscm.index.ranking import RANK_ROWS, check_queries, rank, rounding
+from sscm.index.ranking import check_queries, inner_products, rank, rounding
 from sscm.index.scan_form import QueryCodes, ScanForm, make_scan_form
 
 QUERY_ROWS = 32
@@ -44,6 +44,8 @@ FIRST_ROWS = 64
 """Rows of a query scored before anything is proven; a query that needs more is counted as widened."""
 DIRECT_ROWS = 4_096
 """So few rows are all scored in float32: a scan of codes would save nothing."""
+COLUMNS = 1_024
+"""Rows of a query scored together with those of others; of queries with more, the best are found first."""
 SPARSE = 4
 """Where a filter passes less than one row in so many, its rows' codes are gathered; above, it masks."""
 
@@ -118,7 +120,6 @@ class ExactScan:
                 f"scan form of {len(self._form)} rows and {self._form.basis.shape[0]} dimensions for vectors "
                 f"{vectors.shape}; expected one of the same rows"
             )
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="exact-scan")
         self._scratch = scratch or Scratch()
         self._device = torch.device(device)
         self._vectors = vectors
@@ -178,7 +179,7 @@ class ExactScan:
             else:
                 mask = torch.from_numpy(allowed).to(self._device)
         step = max(1, min(QUERY_ROWS, HELD_SCORES // (available if direct else GROUP_ROWS * 2 * k)))
-        with torch.inference_mode(), self._scratch.lock, _one_thread():
+        with torch.inference_mode(), self._scratch.lock, _threads(1):
             codes = self._codes if places is None or direct else self._codes[places]
             for start in range(0, len(queries), step):
                 part = slice(start, start + step)
@@ -204,31 +205,25 @@ class ExactScan:
         """Candidates (query, row) by a scan of codes."""
         coded = self._form.queries(queries)
         held = max(GROUP_ROWS, HELD_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
+        chooser = _Chooser(self, queries, coded, k, places, mask)
+        asked = torch.from_numpy(coded.codes).to(self._device)
         threads = min(self.threads, max(1, len(queries) * len(codes) // THREAD_SCORES))
-        workers = min(threads, len(queries))
-        shares = [range(w * len(queries) // workers, (w + 1) * len(queries) // workers) for w in range(workers)]
-        choosers = [_Chooser(self, queries, coded, share, k, places, mask) for share in shares]
-        for start in range(0, len(codes), held):
-            products = self._products(
-                torch.from_numpy(coded.codes).to(self._device), codes[start : start + held], threads
-            )
-            self._map(lambda chooser, p=products, s=start: chooser.choose(p, s), choosers)  # type: ignore[misc]
+        with _threads(threads):
+            for start in range(0, len(codes), held):
+                chooser.choose(self._products(asked, codes[start : start + held], threads), start)
         self.counts.queries += len(queries)
-        self.counts.scored += sum(chooser.scored for chooser in choosers)
-        self.counts.widened += sum(chooser.widened for chooser in choosers)
-        found = [chooser.candidates() for chooser in choosers]
-        return np.concatenate([owners for owners, _ in found]), np.concatenate([rows for _, rows in found])
+        self.counts.scored += chooser.scored
+        self.counts.widened += chooser.widened
+        return chooser.candidates()
 
     def _products(self, queries: Tensor, codes: Tensor, threads: int) -> _Products:
         """Integer products of all queries and these rows, and the largest of each group of rows."""
-        rows = max(GROUP_ROWS, BLOCK_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
-        # A block a thread at least.
-        rows = min(rows, -(-len(codes) // threads // GROUP_ROWS) * GROUP_ROWS)
+        rows = max(GROUP_ROWS, threads * BLOCK_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
+        rows = min(rows, -(-len(codes) // GROUP_ROWS) * GROUP_ROWS)
         blocks = -(-len(codes) // rows)
         scores = self._scratch.scores(blocks * len(queries) * rows, self._device).view(blocks, len(queries), rows)
         maxima = torch.empty(blocks, len(queries), rows // GROUP_ROWS, dtype=torch.int32, device=self._device)
-
-        def multiply(block: int) -> None:
+        for block in range(blocks):
             part = codes[block * rows : (block + 1) * rows]
             if len(part) == rows:
                 int8_product(queries, part, scores[block])
@@ -238,36 +233,15 @@ class ExactScan:
                 scores[block].fill_(_NEVER)
                 scores[block, :, : len(part)] = last
             torch.amax(scores[block].view(len(queries), -1, GROUP_ROWS), 2, out=maxima[block])
-
-        def share(worker: int) -> None:
-            for block in range(worker, blocks, threads):
-                multiply(block)
-
-        self._map(share, range(min(threads, blocks)))
         return _Products(scores.view(blocks, len(queries), -1, GROUP_ROWS), maxima)
 
-    def _map(self, action: Callable[[Any], None], items: Any) -> None:
-        """Do something to each item, on as many threads as there are items; torch's own would meet too often."""
-        if len(items) == 1:
-            action(items[0])
-            return
-
-        def bounded(item: Any) -> None:
-            with _one_thread(), torch.inference_mode():
-                action(item)
-
-        list(self._pool.map(bounded, items))
-
-    def score(self, queries: Tensor, counts: Tensor, rows: Tensor) -> Tensor:
-        """float32 scores [c] of rows: the first ``counts[0]`` of them with the first query, and so on."""
-        scores = torch.empty(len(rows), device=self._device)
-        stop = 0
-        for query, count in enumerate(counts.tolist()):
-            start, stop = stop, stop + count
-            for first in range(start, stop, RANK_ROWS):
-                part = slice(first, min(first + RANK_ROWS, stop))
-                torch.mv(self._tensor.index_select(0, rows[part]), queries[query], out=scores[part])
-        return scores
+    def score(self, queries: Tensor, rows: Tensor) -> Tensor:
+        """float32 scores [q, c] of each query with its rows int64 [q, c]; -inf where a row is -1."""
+        if self._device.type == "cpu":
+            return torch.from_numpy(inner_products(self._vectors, queries.numpy(), rows.numpy()))
+        parts = rows.chunk(-(-rows.shape[1] // COLUMNS) or 1, 1)
+        found = [torch.bmm(self._tensor[part.clamp(min=0)], queries[:, :, None])[:, :, 0] for part in parts]
+        return torch.cat(found, 1).masked_fill_(rows < 0, -torch.inf)
 
     def require_range(self, queries: Floats) -> None:
         """Refuse queries so long that scores do not fit into float32.
@@ -302,24 +276,23 @@ class _Chooser:
         scan: ExactScan,
         queries: Floats,
         coded: QueryCodes,
-        mine: range,
         k: int,
         places: Tensor | None,
         mask: Tensor | None,
     ) -> None:
-        part = slice(mine.start, mine.stop)
-        self._scan, self._k, self._places, self._mask, self._mine = scan, k, places, mask, part
+        self._scan, self._k, self._places, self._mask = scan, k, places, mask
         device = scan._device
-        self._queries = torch.from_numpy(queries[part]).to(device)
-        error = rounding(queries[part], scan._form.longest)
+        self._queries = torch.from_numpy(queries).to(device)
+        error = rounding(queries, scan._form.longest)
         self._error = torch.from_numpy(error).to(device)
         # What a bound may fall short of a score: what codes leave open, and what rounding does to both.
-        self._slack = torch.from_numpy(coded.slack[part] + 2 * error).to(device)
-        self._unit = torch.from_numpy(coded.unit[part]).to(device)
-        self._least = torch.full((len(mine),), -torch.inf, dtype=torch.float64, device=device)
-        self._owners = torch.empty(0, dtype=torch.int64, device=device)
-        self._rows, self._scores = self._owners, torch.empty(0, device=device)
-        self._looked = torch.zeros(len(mine), dtype=torch.int64, device=device)
+        self._slack = torch.from_numpy(coded.slack + 2 * error).to(device)
+        self._unit = torch.from_numpy(coded.unit).to(device)
+        self._least = torch.full((len(queries),), -torch.inf, dtype=torch.float64, device=device)
+        # What may answer, query by query, padded with rows -1 of score -inf.
+        self._rows = torch.empty(len(queries), 0, dtype=torch.int64, device=device)
+        self._scores = torch.empty(len(queries), 0, device=device)
+        self._looked = torch.zeros(len(queries), dtype=torch.int64, device=device)
 
     @property
     def scored(self) -> int:
@@ -333,12 +306,12 @@ class _Chooser:
 
     def choose(self, products: _Products, start: int) -> None:
         """Look at the rows of a chunk, the first of which is ``start``, that may still answer."""
-        maxima = products.maxima[:, self._mine].transpose(0, 1).reshape(len(self._queries), -1)
+        maxima = products.maxima.transpose(0, 1).reshape(len(self._queries), -1)
         if not bool(torch.isfinite(self._least).all()):
             self._seed(products, maxima, start)
         threshold = self._threshold()
         owner, group = _true(maxima >= threshold[:, None])
-        inside = products.of(owner + self._mine.start, group)
+        inside = products.of(owner, group)
         hit, place = _true(inside >= threshold[owner][:, None])
         owners, rows = owner[hit], group[hit] * GROUP_ROWS + place + start
         if self._mask is not None:
@@ -347,7 +320,26 @@ class _Chooser:
         rows = rows if self._places is None else self._places[rows]
         counts = torch.bincount(owners, minlength=len(self._queries))
         self._looked += counts
-        self._keep(owners, rows, self._scan.score(self._queries, counts, rows))
+        if int(counts.max()) > COLUMNS:
+            owners, rows = self._thinned(rows, counts)
+            counts = torch.bincount(owners, minlength=len(self._queries))
+        place = torch.arange(len(owners), device=owners.device) - (counts.cumsum(0) - counts)[owners]
+        for first in range(0, int(counts.max()), COLUMNS):
+            width = min(COLUMNS, int(counts.max()) - first)
+            table = torch.full((len(counts), width), -1, dtype=torch.int64, device=owners.device)
+            part = (place >= first) & (place < first + width) if int(counts.max()) > COLUMNS else slice(None)
+            table[owners[part], place[part] - first] = rows[part]
+            self._keep(table, self._scan.score(self._queries, table))
+
+    def _thinned(self, rows: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of each query [c], one query after the other, less those of crowded ones that cannot answer."""
+        parts = list(torch.split_with_sizes(rows, counts.tolist()))
+        for query in torch.nonzero(counts > COLUMNS)[:, 0].tolist():
+            scores = self._scan.score(self._queries[query : query + 1], parts[query][None])[0]
+            kth = scores.topk(min(self._k, len(scores)), sorted=False).values.min()
+            parts[query] = parts[query][scores >= _at_most(kth, 2 * self._error[query])]
+        counts = torch.tensor([len(part) for part in parts], device=rows.device)
+        return torch.arange(len(counts), device=rows.device).repeat_interleave(counts), torch.cat(parts)
 
     def _seed(self, products: _Products, maxima: Tensor, start: int) -> None:
         """Find a score that k rows reach, from the groups that promise most."""
@@ -356,7 +348,7 @@ class _Chooser:
         queries = torch.arange(count, device=maxima.device)[:, None]
         while True:
             groups = maxima.topk(min(wanted, maxima.shape[1]), 1, sorted=False).indices
-            owners = (queries + self._mine.start).expand_as(groups)
+            owners = queries.expand_as(groups)
             inside = products.of(owners.reshape(-1), groups.view(-1)).view(count, -1)
             rows = (groups[:, :, None] * GROUP_ROWS + torch.arange(GROUP_ROWS, device=groups.device)).reshape(count, -1)
             if self._mask is not None:
@@ -374,7 +366,7 @@ class _Chooser:
         chosen = chosen.clamp_(max=len(self._scan._codes) - 1) if self._places is None else chosen
         if self._places is not None:
             chosen = self._places[chosen.clamp_(max=len(self._places) - 1)]
-        seeds = self._scan.score(self._queries, torch.full((count,), first), chosen).view(count, first)
+        seeds = self._scan.score(self._queries, chosen.view(count, first))
         seeds = seeds.masked_fill(values == _NEVER, -torch.inf)
         self._least = seeds.topk(k, 1, sorted=False).values.amin(1).double() - self._error
 
@@ -383,24 +375,25 @@ class _Chooser:
         least = torch.ceil((self._least - self._slack) / self._unit - 1e-6)
         return least.clamp_(_NEVER + 1, 2**31 - 129).to(torch.int32)
 
-    def _keep(self, owners: Tensor, rows: Tensor, scores: Tensor) -> None:
-        """Add rows to the candidates, and leave those that cannot answer any more."""
-        owners, order = torch.sort(torch.cat((self._owners, owners)), stable=True)
-        rows, scores = torch.cat((self._rows, rows))[order], torch.cat((self._scores, scores))[order]
-        counts = torch.bincount(owners, minlength=len(self._queries))
-        if len(owners) and bool((counts >= self._k).all()):
-            first = counts.cumsum(0) - counts
-            table = scores.new_full((len(counts), int(counts.max())), -torch.inf)
-            table[owners, torch.arange(len(owners), device=owners.device) - first[owners]] = scores
-            kth = table.topk(self._k, 1, sorted=False).values.amin(1)
+    def _keep(self, rows: Tensor, scores: Tensor) -> None:
+        """Add rows [q, c] to the candidates, and leave those that cannot answer any more."""
+        if self._rows.shape[1]:
+            rows, scores = torch.cat((self._rows, rows), 1), torch.cat((self._scores, scores), 1)
+        if scores.shape[1] > self._k:
+            kth = scores.topk(self._k, 1, sorted=False).values.amin(1)
             self._least = torch.maximum(self._least, kth.double() - self._error)
-            kept = scores >= _at_most(kth, 2 * self._error)[owners]
-            owners, rows, scores = owners[kept], rows[kept], scores[kept]
-        self._owners, self._rows, self._scores = owners, rows, scores
+            kept = (scores >= _at_most(kth, 2 * self._error)[:, None]) & (rows >= 0)
+            width = int(kept.sum(1).max())
+            if width < scores.shape[1]:
+                # What is kept has the largest scores: no more than these are left.
+                scores, places = scores.topk(width, 1, sorted=False)
+                rows = rows.gather(1, places)
+        self._rows, self._scores = rows, scores
 
     def candidates(self) -> tuple[Rows, Rows]:
         """Pairs (query of the batch, row) that hold every answer."""
-        return (self._owners + self._mine.start).cpu().numpy(), self._rows.cpu().numpy()
+        owners, places = _true(self._rows >= 0)
+        return owners.cpu().numpy(), self._rows[owners, places].cpu().numpy()
 
 
 def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -426,11 +419,13 @@ def _tensor(values: npt.NDArray[Any]) -> Tensor:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch from starting threads for what the calling thread does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _threads(count: int) -> Iterator[None]:
+    """Bound the threads of what the calling thread does with torch and FAISS."""
+    before, before_of_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(count)
+    faiss.omp_set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        faiss.omp_set_num_threads(before_of_faiss)

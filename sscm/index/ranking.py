@@ -6,6 +6,7 @@ candidates, their scores are computed here, always in the same way, so that answ
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -45,6 +46,24 @@ def rank(vectors: Floats, queries: Floats, owners: Rows, rows: Rows, k: int) -> 
     first = np.searchsorted(owners[order], np.arange(len(queries)))
     chosen = order[first[:, None] + np.arange(k)]
     return exact[chosen], rows[chosen]
+
+
+def inner_products(vectors: Floats, queries: Floats, rows: Rows) -> Floats:
+    """Float32 inner products [q, c] of each query with rows int64 [q, c]; -inf where a row is -1."""
+    scores = np.empty(rows.shape, np.float32)
+    rows = np.ascontiguousarray(rows)
+    pointer = faiss.swig_ptr
+    faiss.fvec_inner_products_by_idx(
+        pointer(scores),
+        pointer(np.ascontiguousarray(queries)),
+        pointer(vectors),
+        pointer(rows),
+        vectors.shape[1],
+        len(queries),
+        rows.shape[1],
+    )
+    scores[rows < 0] = -np.inf
+    return scores
 
 
 def rounding(queries: Floats, longest: float) -> npt.NDArray[np.float64]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sscm.index.approximate import ApproximateIndex, ApproximateScan, score
+from sscm.index.approximate import ApproximateIndex, ApproximateScan
 from sscm.index.effort import TUNED_K, Effort
 from sscm.index.exact import ExactScan
-from sscm.index.ranking import Floats, Rows
+from sscm.index.ranking import Floats, Rows, inner_products
 
 QUERIES = 2_000
 """Queries of a modality, half to tune on and half to measure with."""
@@ -143,7 +143,7 @@ class _Seen:
             part = slice(start, start + BATCH)
             queries, own = kind.queries[part], kind.own[part]
             estimates, rows = index.propose(queries, probes, WIDEST)
-            exact = score(vectors, queries, rows)
+            exact = inner_products(vectors, queries, rows)
             exact[rows == own[:, None]] = -np.inf
             hit = (rows[:, :, None] == kind.answers[part][:, None, :]).any(axis=2)
             for place, most in enumerate(CANDIDATES):

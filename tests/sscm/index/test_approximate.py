@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from sscm.errors import IntegrityError, QueryError
-from sscm.index.approximate import ApproximateScan, build_lists, lists_of, load_approximate, score
+from sscm.index.approximate import ApproximateScan, build_lists, lists_of, load_approximate
 from sscm.index.effort import Effort
 from sscm.index.exact import ExactScan
+from sscm.index.ranking import inner_products
 from sscm.index.tuning import held_out, measure, tune
 
 ROWS, DIMENSION = 20_000, 32
@@ -188,7 +189,7 @@ def test_a_row_is_no_answer_to_itself(vectors, exact):
 
 def test_score_of_no_row(vectors):
     rows = np.array([[3, -1], [-1, 5]])
-    scores = score(vectors["s2"], vectors["s2"][[3, 5]], rows)
+    scores = inner_products(vectors["s2"], vectors["s2"][[3, 5]], rows)
     assert np.isneginf(scores[[0, 1], [1, 0]]).all()
     assert scores[[0, 1], [0, 1]] == pytest.approx(1)
 

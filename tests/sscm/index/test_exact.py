@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sscm.errors import IntegrityError, QueryError
-from sscm.index import exact, ranking
+from sscm.index import exact
 from sscm.index.exact import ExactScan
 
 
@@ -36,8 +36,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(exact, "GROUP_ROWS", 8)
     monkeypatch.setattr(exact, "QUERY_ROWS", 3)
     monkeypatch.setattr(exact, "DIRECT_ROWS", 0)
-    monkeypatch.setattr(exact, "RANK_ROWS", 50)
-    monkeypatch.setattr(ranking, "RANK_ROWS", 50)
+    monkeypatch.setattr(exact, "COLUMNS", 20)
 
 
 @pytest.mark.parametrize("k", [1, 5, 60, 417])
@@ -84,6 +83,7 @@ def test_same_answer_for_any_batch_block_and_thread_count(monkeypatch):
     vectors, queries = unit(1500, 128), unit(70, 128, seed=1)
     scores, rows = ExactScan(vectors).search(queries, 10)
     monkeypatch.setattr(exact, "DIRECT_ROWS", 0)
+    monkeypatch.setattr(exact, "COLUMNS", 20)
     monkeypatch.setattr(exact, "THREAD_SCORES", 1)
     for block, held, threads, batch in ((64, 640, 1, 70), (1000, 9999, 2, 33), (2**18, 2**23, 1, 1)):
         monkeypatch.setattr(exact, "BLOCK_SCORES", block)
