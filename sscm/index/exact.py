@@ -34,7 +34,7 @@ BLOCK_SCORES = 2**18
 """Integer products made at a time: they are still in a core's cache when their maxima are taken."""
 HELD_SCORES = 2**23
 """Integer products held until rows are chosen: 32 MB."""
-THREAD_SCORES = 2**19
+THREAD_SCORES = 2**16
 """Integer products that are worth a thread: less is done sooner than a thread is woken."""
 GROUP_ROWS = 64
 """Rows of which only the largest product is looked at first."""
@@ -205,7 +205,8 @@ class ExactScan:
         """Candidates (query, row) by a scan of codes."""
         coded = self._form.queries(queries)
         held = max(GROUP_ROWS, HELD_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
-        chooser = _Chooser(self, queries, coded, k, places, mask)
+        alone = len(queries) == 1 and self._device.type == "cpu"
+        chooser = (_SingleChooser if alone else _Chooser)(self, queries, coded, k, places, mask)
         asked = torch.from_numpy(coded.codes).to(self._device)
         threads = min(self.threads, max(1, len(queries) * len(codes) // THREAD_SCORES))
         with _threads(threads):
@@ -394,6 +395,90 @@ class _Chooser:
         """Pairs (query of the batch, row) that hold every answer."""
         owners, places = _true(self._rows >= 0)
         return owners.cpu().numpy(), self._rows[owners, places].cpu().numpy()
+
+
+class _SingleChooser:
+    """The same for one query on the CPU: NumPy, since steps so small cost their start, which torch has more of."""
+
+    def __init__(
+        self,
+        scan: ExactScan,
+        queries: Floats,
+        coded: QueryCodes,
+        k: int,
+        places: Tensor | None,
+        mask: Tensor | None,
+    ) -> None:
+        self._vectors, self._length, self._query, self._k = scan._vectors, len(scan._codes), queries, k
+        self._places = None if places is None else places.numpy()
+        self._mask = None if mask is None else mask.numpy()
+        self._error = float(rounding(queries, scan.longest)[0])
+        self._slack = float(coded.slack[0]) + 2 * self._error
+        self._unit = float(coded.unit[0])
+        self._least = -np.inf
+        self._rows = np.empty(0, np.int64)
+        self._scores = np.empty(0, np.float32)
+        self.scored = 0
+
+    @property
+    def widened(self) -> int:
+        """Whether the query needed more than the first rows."""
+        return int(self.scored > max(FIRST_ROWS, 2 * self._k))
+
+    def choose(self, products: _Products, start: int) -> None:
+        """Look at the rows of a chunk, the first of which is ``start``, that may still answer."""
+        maxima = products.maxima.view(-1).numpy()
+        scores = products.scores.view(-1, GROUP_ROWS).numpy()
+        if self._least == -np.inf:
+            self._seed(scores, maxima, start)
+        threshold = _NEVER + 1
+        if self._least > -np.inf:
+            least = np.ceil((self._least - self._slack) / self._unit - 1e-6)
+            threshold = int(min(max(least, threshold), 2**31 - 129))
+        groups = np.flatnonzero(maxima >= threshold)
+        hit, place = np.divmod(np.flatnonzero(scores[groups] >= threshold), GROUP_ROWS)
+        rows = groups[hit] * GROUP_ROWS + place + start
+        if self._mask is not None:
+            rows = rows[self._mask[rows]]
+        rows = rows if self._places is None else self._places[rows]
+        self.scored += len(rows)
+        self._rows = np.concatenate((self._rows, rows))
+        self._scores = np.concatenate((self._scores, self._score(rows)))
+        if len(self._rows) > self._k:
+            kth = np.partition(self._scores, -self._k)[-self._k]
+            self._least = max(self._least, float(kth) - self._error)
+            kept = self._scores >= np.nextafter(np.float32(float(kth) - 2 * self._error), np.float32(-np.inf))
+            self._rows, self._scores = self._rows[kept], self._scores[kept]
+
+    def candidates(self) -> tuple[Rows, Rows]:
+        """Pairs (query of the batch, row) that hold every answer."""
+        return np.zeros(len(self._rows), np.int64), self._rows
+
+    def _seed(self, scores: npt.NDArray[np.int32], maxima: npt.NDArray[np.int32], start: int) -> None:
+        """Find a score that k rows reach, from the groups that promise most."""
+        wanted = max(SEED_GROUPS, -(-2 * self._k // GROUP_ROWS))
+        first = max(FIRST_ROWS, 2 * self._k)
+        while True:
+            wanted = min(wanted, len(maxima))
+            groups = np.argpartition(maxima, -wanted)[-wanted:]
+            inside = scores[groups].reshape(-1)
+            rows = (groups[:, None] * GROUP_ROWS + np.arange(GROUP_ROWS)).reshape(-1) + start
+            passing = inside > _NEVER
+            if self._mask is not None:
+                passing &= self._mask[np.minimum(rows, self._length - 1)]
+            inside, rows = inside[passing], rows[passing]
+            if len(rows) >= self._k or wanted == len(maxima):
+                break
+            wanted *= 4
+        if len(rows) < self._k:
+            return  # Too few rows in this chunk: nothing is known to be out.
+        if len(rows) > first:
+            rows = rows[np.argpartition(inside, -first)[-first:]]
+        rows = rows if self._places is None else self._places[rows]
+        self._least = float(np.partition(self._score(rows), -self._k)[-self._k]) - self._error
+
+    def _score(self, rows: Rows) -> Floats:
+        return np.asarray(inner_products(self._vectors, self._query, rows[None])[0])
 
 
 def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
