@@ -17,12 +17,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import faiss
 import numpy as np
 from enlarge import demo_embeddings, enlarge
 
 from sscm.index.approximate import ApproximateScan, build_lists, lists_of
 from sscm.index.exact import ExactScan
+from sscm.index.openmp import faiss
 from sscm.index.ranking import inner_products
 from sscm.index.tuning import held_out, tune
 

@@ -31,7 +31,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import torch
@@ -41,6 +40,7 @@ from sscm.index.approximate import ApproximateScan, build_lists
 from sscm.index.exact import GROUP_ROWS, ExactScan
 from sscm.index.filters import Filter
 from sscm.index.generation import Generation, SegmentInfo, commit, open_segments, read_generation
+from sscm.index.openmp import faiss
 from sscm.index.product import int8_product
 from sscm.index.search import IndexReader
 from sscm.index.segment import property_names, rows_schema, write_segment

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from sscm.errors import IntegrityError
 from sscm.index.effort import TUNED_K, Effort
 from sscm.index.exact import ExactScan, ScanCounts
+from sscm.index.openmp import faiss
 from sscm.index.ranking import Floats, Rows, check_queries, inner_products, rank, rounding
 from sscm.index.scan_form import ScanForm
 

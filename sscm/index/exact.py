@@ -10,20 +10,18 @@ thread count.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sscm.errors import IntegrityError, QueryError
+from sscm.index.openmp import threads
 from sscm.index.product import int8_product
 from sscm.index.ranking import check_queries, inner_products, rank, rounding
 from sscm.index.scan_form import QueryCodes, ScanForm, make_scan_form
@@ -179,7 +177,7 @@ class ExactScan:
             else:
                 mask = torch.from_numpy(allowed).to(self._device)
         step = max(1, min(QUERY_ROWS, HELD_SCORES // (available if direct else GROUP_ROWS * 2 * k)))
-        with torch.inference_mode(), self._scratch.lock, _threads(1):
+        with torch.inference_mode(), self._scratch.lock, threads(1):
             codes = self._codes if places is None or direct else self._codes[places]
             for start in range(0, len(queries), step):
                 part = slice(start, start + step)
@@ -208,10 +206,10 @@ class ExactScan:
         alone = len(queries) == 1 and self._device.type == "cpu"
         chooser = (_SingleChooser if alone else _Chooser)(self, queries, coded, k, places, mask)
         asked = torch.from_numpy(coded.codes).to(self._device)
-        threads = min(self.threads, max(1, len(queries) * len(codes) // THREAD_SCORES))
-        with _threads(threads):
+        count = min(self.threads, max(1, len(queries) * len(codes) // THREAD_SCORES))
+        with threads(count):
             for start in range(0, len(codes), held):
-                chooser.choose(self._products(asked, codes[start : start + held], threads), start)
+                chooser.choose(self._products(asked, codes[start : start + held], count), start)
         self.counts.queries += len(queries)
         self.counts.scored += chooser.scored
         self.counts.widened += chooser.widened
@@ -501,16 +499,3 @@ def _tensor(values: npt.NDArray[Any]) -> Tensor:
         # A memory-mapped file is read-only, and nothing here writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Bound the threads of what the calling thread does with torch and FAISS."""
-    before, before_of_faiss = torch.get_num_threads(), faiss.omp_get_max_threads()
-    torch.set_num_threads(count)
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        faiss.omp_set_num_threads(before_of_faiss)

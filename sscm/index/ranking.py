@@ -6,11 +6,11 @@ candidates, their scores are computed here, always in the same way, so that answ
 
 from __future__ import annotations
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from sscm.errors import QueryError
+from sscm.index.openmp import faiss
 
 RANK_ROWS = 65_536
 """Candidates ranked at a time; bounds the memory of their float64 copies."""
