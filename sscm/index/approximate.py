@@ -1,13 +1,13 @@
 """Approximate search: inverted lists of 4-bit codes propose rows, exact scores choose among them.
 
 Rows are projected on the directions that their scan form keeps, dealt to the nearest of some thousand centroids, and
-what is left of each coordinate is coded in 4 bits, 64 bytes for 128 coordinates (Jégou, Douze, Schmid, Product
+what is left of each coordinate is coded in 4 bits, 32 bytes for 64 coordinates (Jégou, Douze, Schmid, Product
 quantization for nearest neighbor search, PAMI 2011; André, Kermarrec, Le Scouarnec, Quicker ADC, PAMI 2019; both as
 FAISS has them). A query looks into the lists of the nearest centroids (``probes``); the best ``candidates`` by their
 codes are scored in float32, and ranked as an exact search ranks. Where the k-th of them is hardly better than what the
-last candidate's code promises, more may be hidden behind the errors of codes: that query, and only it, takes
-``widest`` candidates from twice as many lists. How many of each are needed for a recall is measured when the index is
-built (:mod:`sscm.index.tuning`), not known beforehand.
+last candidate's code promises, more may be hidden behind the errors of codes: that query, and only it, takes ``widest``
+candidates from twice as many lists, and has all rows scanned where these do not tell either. How many of each are
+needed for a recall is measured when the index is built (:mod:`sscm.index.tuning`), not known beforehand.
 """
 
 from __future__ import annotations
@@ -240,7 +240,8 @@ class ApproximateScan:
         faiss.omp_set_num_threads(self._exact.threads)
         restricted = allowed if available < self._index.rows else None
         probes = int(np.ceil(self._effort.probes * np.sqrt(factor) / share))
-        owners, rows, known, short = self._candidates(queries, k, probes, wanted, restricted)
+        owners, rows, known, gap = self._candidates(queries, k, probes, wanted, restricted)
+        short = ~(gap > self._effort.margin)
         again = np.flatnonzero(short)
         if len(again):
             most = int(min(max(self._effort.widest * factor, 2 * wanted), len(self)))
@@ -248,29 +249,32 @@ class ApproximateScan:
             kept = ~short[owners]
             owners = np.concatenate((owners[kept], again[found[0]]))
             rows = np.concatenate((rows[kept], found[1]))
-            known[again] = found[2]
+            # Where even so many are too alike for their codes, all rows are scanned.
+            known[again] = found[2] & (found[3] > self._effort.crowded)
+            kept = known[owners]
+            owners, rows = owners[kept], rows[kept]
         return self._ranked(queries, k, owners, rows, known, allowed)
 
     def _candidates(
         self, queries: Floats, k: int, probes: int, wanted: int, allowed: Bitmap | None
-    ) -> tuple[Rows, Rows, Bitmap, Bitmap]:
-        """Pairs of query and row that may answer; which queries have k; which should look further."""
+    ) -> tuple[Rows, Rows, Bitmap, Floats]:
+        """Pairs of query and row that may answer; which queries have k; how far the k-th is above the last code."""
         estimates, rows = self._index.propose(queries, probes, wanted, allowed)
         scores = inner_products(self._vectors, queries, rows)
         kth = np.partition(scores, wanted - k, axis=1)[:, wanted - k]
         known = np.isfinite(kth)
         last = np.where(rows[:, -1] >= 0, estimates[:, -1], -np.inf)
         with np.errstate(invalid="ignore"):  # of no candidate at all: not above any margin
-            short = ~(kth - last > self._effort.margin)
+            gap = kth - last
         least = kth - 2 * rounding(queries, self._exact.longest)
         owners, places = np.nonzero((scores >= least[:, None]) & known[:, None])
         self.counts.scored += rows.size
-        return owners, rows[owners, places], known, short
+        return owners, rows[owners, places], known, gap
 
     def _ranked(
         self, queries: Floats, k: int, owners: Rows, rows: Rows, known: Bitmap, allowed: Bitmap | None
     ) -> tuple[Floats, Rows]:
-        """Rank candidates; queries whose lists hold fewer than k are answered exactly."""
+        """Rank candidates; queries that are not known to have k good ones are answered exactly."""
         self.counts.queries += len(queries)
         if known.all():
             return rank(self._vectors, queries, owners, rows, k)

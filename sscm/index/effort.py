@@ -19,12 +19,14 @@ class Effort:
         candidates: rows scored in float32, for :data:`TUNED_K` answers.
         widest: the same, of queries that need more.
         margin: of scores; a query needs more where the k-th best is not that much above the last candidate's code.
+        crowded: the same with the widest; of a query that needs more even then, all rows are scanned.
     """
 
     probes: int
     candidates: int
     widest: int
     margin: float
+    crowded: float = -3e38
 
 
 @dataclass(frozen=True, kw_only=True)

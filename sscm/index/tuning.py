@@ -7,7 +7,8 @@ the effort, the other half measures what it reaches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +27,11 @@ PROBES = (4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 3
 CANDIDATES = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of queries that may need more, tried out."""
-ROW_COST, CANDIDATE_COST, QUERY_COST = 0.0065, 0.17, 15.0
-"""Microseconds of a core for a row in a list, a candidate, and a query beside: what decides between two efforts that
-reach the same. Measured by `benchmarks/approximate_choice.py`; only their ratios matter."""
+SCANNED = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
+"""Shares of queries of which all rows may be scanned, tried out."""
+ROW_COST, CANDIDATE_COST, QUERY_COST, SCAN_COST = 0.0065, 0.17, 15.0, 0.002
+"""Microseconds of a core for a row in a list, a candidate, a query beside, and a row of an exact scan: what decides
+between two efforts that reach the same. Only their ratios matter."""
 
 Bitmap = npt.NDArray[np.bool_]
 BATCH = 250
@@ -94,20 +97,26 @@ def tune(index: ApproximateIndex, vectors: Floats, asked: float, kinds: Mapping[
             break
         seen = [_Seen(index, vectors, kind, probes) for kind in kinds.values()]
         wider = QUERY_COST + 2 * probes * length * ROW_COST + WIDEST * CANDIDATE_COST
-        if all(one.reaches(one.widest, asked) for one in seen):
-            for candidates in CANDIDATES:
-                if candidates > WIDEST:
+        limits = sorted({one.crowding(share) for one in seen for share in SCANNED})
+        for candidates in CANDIDATES:
+            for margin in sorted({one.margin(candidates, share) for one in seen for share in SHARES}):
+                reach = functools.partial(_all_reach, seen, asked, candidates, margin)
+                crowded = next(filter(reach, limits), None)
+                if crowded is None:
                     continue
-                for share in SHARES:
-                    margin = max(one.margin(candidates, share) for one in seen)
-                    if not all(one.reaches(one.widened(candidates, margin), asked) for one in seen):
-                        continue
-                    spent = max(one.share(candidates, margin) for one in seen)
-                    cost = fixed + candidates * CANDIDATE_COST + spent * wider
-                    if best is None or cost < best[0]:
-                        best = cost, Effort(probes=probes, candidates=candidates, widest=WIDEST, margin=margin)
-                    break
+                spent = float(np.mean([one.share(candidates, margin) for one in seen]))
+                scanned = float(np.mean([one.scanned(candidates, margin, crowded) for one in seen]))
+                cost = fixed + candidates * CANDIDATE_COST + spent * wider + scanned * index.rows * SCAN_COST
+                if best is None or cost < best[0]:
+                    best = (
+                        cost,
+                        Effort(probes=probes, candidates=candidates, widest=WIDEST, margin=margin, crowded=crowded),
+                    )
     return None if best is None else best[1]
+
+
+def _all_reach(seen: Sequence[_Seen], asked: float, candidates: int, margin: float, crowded: float) -> bool:
+    return all(one.reaches(one.widened(candidates, margin, crowded), asked) for one in seen)
 
 
 def measure(scan: ApproximateScan, kinds: Mapping[str, HeldOut], present: Bitmap) -> dict[str, float]:
@@ -138,7 +147,7 @@ class _Seen:
         count = len(kind.queries)
         self._found = np.empty((count, len(CANDIDATES) + 1))
         self._gap = np.empty((count, len(CANDIDATES)))
-        self.widest = self._found[:, -1]
+        self._crowded = np.empty(count)
         for start in range(0, count, BATCH):
             part = slice(start, start + BATCH)
             queries, own = kind.queries[part], kind.own[part]
@@ -152,28 +161,46 @@ class _Seen:
                 last = np.where(rows[:, most - 1] >= 0, estimates[:, most - 1], -np.inf)
                 with np.errstate(invalid="ignore"):
                     self._gap[part, place] = np.nan_to_num(kth - last, nan=-np.inf)
+            kth = np.partition(exact, WIDEST - TUNED_K, axis=1)[:, WIDEST - TUNED_K]
+            with np.errstate(invalid="ignore"):
+                self._crowded[part] = np.nan_to_num(
+                    kth - np.where(rows[:, -1] >= 0, estimates[:, -1], -np.inf), nan=-np.inf
+                )
             # Wider searches look into more lists than these: what they find is at least this.
             self._found[part, -1] = hit.sum(axis=1) / self._answers
 
     def margin(self, candidates: int, share: float) -> float:
         """What so large a share of the queries does not exceed; what none stays below for a share of 0."""
-        if share == 0:
-            return -float(np.finfo(np.float32).max)
-        finite = self._gap[:, CANDIDATES.index(candidates)]
-        value = float(np.quantile(finite, share, method="higher"))
-        return value if np.isfinite(value) else float(np.finfo(np.float32).max)
+        return _quantile(self._gap[:, CANDIDATES.index(candidates)], share)
+
+    def crowding(self, share: float) -> float:
+        """What so large a share of the queries does not exceed with the widest candidates."""
+        return _quantile(self._crowded, share)
+
+    def scanned(self, candidates: int, margin: float, crowded: float) -> float:
+        """Share of queries that are scanned exactly in the end."""
+        return float(((self._gap[:, CANDIDATES.index(candidates)] <= margin) & (self._crowded <= crowded)).mean())
 
     def share(self, candidates: int, margin: float) -> float:
         return float((self._gap[:, CANDIDATES.index(candidates)] <= margin).mean())
 
-    def widened(self, candidates: int, margin: float) -> npt.NDArray[np.float64]:
+    def widened(self, candidates: int, margin: float, crowded: float) -> npt.NDArray[np.float64]:
         """Recall of each query."""
         place = CANDIDATES.index(candidates)
-        return np.where(self._gap[:, place] <= margin, self._found[:, -1], self._found[:, place])
+        wider = np.where(self._crowded <= crowded, 1.0, self._found[:, -1])
+        return np.where(self._gap[:, place] <= margin, wider, self._found[:, place])
 
     def reaches(self, recalls: npt.NDArray[np.float64], asked: float) -> bool:
         """Whether the mean recall is above what is asked for by two standard errors."""
         return bool(recalls.mean() - 2 * recalls.std() / np.sqrt(len(recalls)) >= asked)
+
+
+def _quantile(values: npt.NDArray[np.float64], share: float) -> float:
+    """What so large a share of values does not exceed; what all exceed for a share of 0."""
+    largest = float(np.finfo(np.float32).max)
+    if share == 0:
+        return -largest
+    return float(np.clip(np.quantile(values, share, method="higher"), -largest, largest))
 
 
 def _without(rows: Rows, own: Rows) -> Rows:
