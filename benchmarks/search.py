@@ -353,7 +353,7 @@ def filtered(report: Report, pairs: dict[str, np.ndarray], queries: np.ndarray, 
             }
         ),
     )
-    lance.create_scalar_index("tile")
+    lance.create_index("tile", config=lancedb.index.BTree())
     chroma = chromadb.PersistentClient(str(folder / "chroma")).create_collection(
         "rows", configuration={"hnsw": {"space": "ip", "ef_search": 200, "ef_construction": 200}}
     )
@@ -368,14 +368,14 @@ def filtered(report: Report, pairs: dict[str, np.ndarray], queries: np.ndarray, 
     for below in (1, 10, 50):
         passing = tiles < below
         truth = plain.search(queries[:200], K, passing)[1]
-        same = Filter(query=f"tile < {below}")
+        same = Filter(filter=f"tile < {below}")
 
         def ours(asked: np.ndarray, wanted: Filter = same) -> Any:
             return reader.search(asked, target="s2", k=K, filter=wanted)
 
         def afresh(asked: np.ndarray, below: int = below) -> Any:
             # Never seen before: what it passes is found out each time.
-            return ours(asked, Filter(query=f"tile < {below} AND tile <> {1_000 + next(serial)}"))
+            return ours(asked, Filter(filter=f"tile < {below} AND tile <> {1_000 + next(serial)}"))
 
         def of_lance(asked: np.ndarray, below: int = below) -> np.ndarray:
             return np.array(

@@ -168,7 +168,14 @@ def build_lists(vectors: Floats, form: ScanForm, present: Bitmap, threads: int =
     width = basis.shape[1]
     lists = lists_of(len(rows))
     sample = vectors[rows[:: max(1, len(rows) // (LIST_ROWS * lists))]] @ basis
-    means = faiss.Kmeans(width, lists, niter=ITERATIONS, max_points_per_centroid=2 * LIST_ROWS, seed=SEED + 1)
+    means = faiss.Kmeans(
+        width,
+        lists,
+        niter=ITERATIONS,
+        min_points_per_centroid=1,  # of few rows there are few a list, which FAISS would print a warning about
+        max_points_per_centroid=2 * LIST_ROWS,
+        seed=SEED + 1,
+    )
     means.train(sample)
     coarse = faiss.IndexHNSWFlat(width, LINKS)
     coarse.hnsw.efConstruction = 200

@@ -142,10 +142,11 @@ def test_errors_of_the_task_arrive_as_they_are(approximated):
 
 
 def test_a_recall_out_of_reach_is_searched_exactly_and_said(workspace, rows_factory, ray_session, capsys):
-    rows, vectors = many(rows_factory, 0, ROWS)
+    count = 6_000  # so many are closer together than codes can tell
+    rows, vectors = many(rows_factory, 0, count)
     rng = np.random.default_rng(0)
     for name in vectors:
-        values = 1 + 1e-6 * rng.standard_normal((ROWS, 16))
+        values = 1 + 1e-6 * rng.standard_normal((count, 16))
         vectors[name] = np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), np.float32)
     generation = begin(workspace, rows, vectors)
     (segment,) = approximate_segments(workspace, generation.segments, generation.modalities, 0.9999, EXACT_ROWS)
