@@ -383,7 +383,7 @@ def filtered(report: Report, pairs: dict[str, np.ndarray], queries: np.ndarray, 
                     lance.search(query)
                     .distance_type("dot")
                     .where(f"tile < {below}", prefilter=True)
-                    .select(["row"])
+                    .select(["row", "_distance"])
                     .limit(K)
                     .to_arrow()["row"]
                     .to_numpy()

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sscm.errors import IntegrityError
 from sscm.index.effort import TUNED_K, Effort
-from sscm.index.exact import ExactScan, ScanCounts
+from sscm.index.exact import ExactScan, Passing, ScanCounts
 from sscm.index.openmp import faiss
 from sscm.index.ranking import Floats, Rows, check_queries, inner_products, rank, rounding
 from sscm.index.scan_form import ScanForm
@@ -220,7 +220,7 @@ class ApproximateScan:
         """Length of a vector."""
         return int(self._vectors.shape[1])
 
-    def search(self, queries: Floats, k: int, allowed: Bitmap | None = None) -> tuple[Floats, Rows]:
+    def search(self, queries: Floats, k: int, allowed: Bitmap | Passing | None = None) -> tuple[Floats, Rows]:
         """Nearly always the k rows of largest inner product with each query; scores are exact.
 
         Args:
@@ -235,7 +235,8 @@ class ApproximateScan:
             QueryError: as there.
         """
         queries = check_queries(queries, self.dimension, k)
-        available = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        allowed = Passing(allowed) if isinstance(allowed, np.ndarray) else allowed
+        available = len(self) if allowed is None else allowed.count
         k = min(k, available)
         factor = max(1.0, k / TUNED_K)
         wanted = int(self._effort.candidates * factor)
@@ -245,7 +246,7 @@ class ApproximateScan:
             return self._exact.search(queries, max(k, 1), allowed)
         self._exact.require_range(queries)
         faiss.omp_set_num_threads(self._exact.threads)
-        restricted = allowed if available < self._index.rows else None
+        restricted = allowed.bitmap if allowed is not None and available < self._index.rows else None
         probes = int(np.ceil(self._effort.probes * np.sqrt(factor) / share))
         owners, rows, known, gap = self._candidates(queries, k, probes, wanted, restricted)
         short = ~(gap > self._effort.margin)
@@ -279,7 +280,7 @@ class ApproximateScan:
         return owners, rows[owners, places], known, gap
 
     def _ranked(
-        self, queries: Floats, k: int, owners: Rows, rows: Rows, known: Bitmap, allowed: Bitmap | None
+        self, queries: Floats, k: int, owners: Rows, rows: Rows, known: Bitmap, allowed: Passing | None
     ) -> tuple[Floats, Rows]:
         """Rank candidates; queries that are not known to have k good ones are answered exactly."""
         self.counts.queries += len(queries)

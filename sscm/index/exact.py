@@ -44,8 +44,11 @@ DIRECT_ROWS = 4_096
 """So few rows are all scored in float32: a scan of codes would save nothing."""
 COLUMNS = 1_024
 """Rows of a query scored together with those of others; of queries with more, the best are found first."""
-SPARSE = 4
-"""Where a filter passes less than one row in so many, its rows' codes are gathered; above, it masks."""
+SPARSE = 16
+"""Where a filter passes less than one row in so many, its rows' codes are gathered at once."""
+DENSE = 0.75
+"""Where it passes no larger share, they are gathered once :data:`GATHER_QUERIES` were asked with it; else it masks."""
+GATHER_QUERIES = 8
 
 _NEVER = torch.iinfo(torch.int32).min
 
@@ -81,6 +84,41 @@ class Scratch:
         if self._memory is None or len(self._memory) < count or self._memory.device != device:
             self._memory = torch.empty(count, dtype=torch.int32, device=device)
         return self._memory[:count]
+
+
+class Passing:
+    """Rows that may answer, with their codes once that pays: kept with a filter that many queries share.
+
+    Args:
+        bitmap: bool [n], not changed afterwards.
+    """
+
+    def __init__(self, bitmap: Bitmap) -> None:
+        self.bitmap = bitmap
+        self.count = int(np.count_nonzero(bitmap))
+        self._asked = 0
+        self._places: Tensor | None = None
+        self._codes: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it holds."""
+        held = self.bitmap.nbytes
+        return held + sum(t.numel() * t.element_size() for t in (self._places, self._codes) if t is not None)
+
+    def places(self, device: torch.device) -> Tensor:
+        """The rows, int64 [count]."""
+        if self._places is None:
+            self._places = torch.from_numpy(np.flatnonzero(self.bitmap)).to(device)
+        return self._places
+
+    def gathered(self, codes: Tensor, queries: int) -> Tensor | None:
+        """Codes of the rows; None while a mask is cheaper, which so many queries more may change."""
+        self._asked += queries
+        few = self.count * SPARSE < len(codes)
+        if self._codes is None and (few or (self.count <= DENSE * len(codes) and self._asked >= GATHER_QUERIES)):
+            self._codes = codes.index_select(0, self.places(codes.device))
+        return self._codes
 
 
 class ExactScan:
@@ -142,7 +180,7 @@ class ExactScan:
         """Length of the longest vector, or a little more."""
         return self._form.longest
 
-    def search(self, queries: Floats, k: int, allowed: Bitmap | None = None) -> tuple[Floats, Rows]:
+    def search(self, queries: Floats, k: int, allowed: Bitmap | Passing | None = None) -> tuple[Floats, Rows]:
         """The k rows of largest inner product with each query.
 
         Args:
@@ -160,25 +198,26 @@ class ExactScan:
         """
         queries = check_queries(queries, self.dimension, k)
         self.require_range(queries)
-        if allowed is not None and allowed.shape != (len(self),):
-            raise QueryError(f"allowed has shape {allowed.shape}; expected ({len(self)},), one a row")
-        available = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        passing = Passing(allowed) if isinstance(allowed, np.ndarray) else allowed
+        if passing is not None and passing.bitmap.shape != (len(self),):
+            raise QueryError(f"allowed has shape {passing.bitmap.shape}; expected ({len(self)},), one a row")
+        available = len(self) if passing is None else passing.count
         k = min(k, available)
         scores = np.empty((len(queries), k), np.float32)
         rows = np.empty((len(queries), k), np.int64)
         if k == 0 or not len(queries):
             return scores, rows
-        mask, places = None, None
         direct = available <= max(DIRECT_ROWS, 8 * k)
-        if available < len(self):
-            assert allowed is not None
-            if direct or available * SPARSE < len(self):
-                places = torch.from_numpy(np.flatnonzero(allowed)).to(self._device)
-            else:
-                mask = torch.from_numpy(allowed).to(self._device)
         step = max(1, min(QUERY_ROWS, HELD_SCORES // (available if direct else GROUP_ROWS * 2 * k)))
         with torch.inference_mode(), self._scratch.lock, threads(1):
-            codes = self._codes if places is None or direct else self._codes[places]
+            mask, places, codes = None, None, self._codes
+            if passing is not None and available < len(self):
+                gathered = None if direct else passing.gathered(codes, len(queries))
+                if direct or gathered is not None:
+                    places = passing.places(self._device)
+                    codes = codes if gathered is None else gathered
+                else:
+                    mask = torch.from_numpy(passing.bitmap).to(self._device)
             for start in range(0, len(queries), step):
                 part = slice(start, start + step)
                 if direct:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sscm.errors import QueryError
-from sscm.index.exact import Bitmap, ExactScan, ScanCounts, Scratch
+from sscm.index.exact import ExactScan, Passing, ScanCounts, Scratch
 from sscm.index.filters import Filter
 from sscm.index.ranking import check_queries
 from sscm.index.segment import Segment, property_names
@@ -19,8 +19,8 @@ from sscm.index.segment import Segment, property_names
 if TYPE_CHECKING:
     from sscm.index.approximate import ApproximateScan
 
-FILTER_BYTES = 64 * 2**20
-"""Most memory of the bitmaps of filters used last, a byte a row each."""
+FILTER_BYTES = 256 * 2**20
+"""Most memory of what is kept of filters used last: a byte a row, and the codes of the rows that pass."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class IndexReader:
             {name: scan if exact else _approximate(segment, name, scan) for name, scan in scans.items()}
             for segment, scans in zip(self.segments, self._exact, strict=True)
         ]
-        self._allowed: OrderedDict[tuple[int, str, str], Bitmap] = OrderedDict()
+        self._allowed: OrderedDict[tuple[int, str, str], Passing] = OrderedDict()
         self._all: dict[tuple[int, str], bool] = {}
 
     def __len__(self) -> int:
@@ -137,7 +137,7 @@ class IndexReader:
         Raises:
             QueryError: unknown target.
         """
-        return sum(int(np.count_nonzero(self._passing(n, filter, target))) for n in range(len(self.segments)))
+        return sum(self._passing(n, filter, target).count for n in range(len(self.segments)))
 
     @property
     def counts(self) -> ScanCounts:
@@ -149,17 +149,17 @@ class IndexReader:
             scored=sum(c.scored for c in counts),
         )
 
-    def _passing(self, number: int, filter: Filter | None, target: str) -> Bitmap:
+    def _passing(self, number: int, filter: Filter | None, target: str) -> Passing:
         """Rows of a segment that may answer; kept, since many queries share a filter and a segment never changes."""
         key = (number, target, "" if filter is None else filter.key())
         found = self._allowed.get(key)
         if found is None:
             segment = self.segments[number]
-            found = segment.has(target)
+            bitmap = segment.has(target)
             if filter is not None:
-                found = found & filter.bitmap(segment.rows, target, self._properties(filter))
-            self._allowed[key] = found
-            while len(self._allowed) > 1 and sum(map(len, self._allowed.values())) > FILTER_BYTES:
+                bitmap = bitmap & filter.bitmap(segment.rows, target, self._properties(filter))
+            found = self._allowed[key] = Passing(bitmap)
+            while len(self._allowed) > 1 and sum(kept.bytes for kept in self._allowed.values()) > FILTER_BYTES:
                 self._allowed.popitem(last=False)
         self._allowed.move_to_end(key)
         return found

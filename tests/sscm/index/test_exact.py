@@ -160,3 +160,20 @@ def test_bad_bitmap_and_vectors():
     broken[4, 2] = np.nan
     with pytest.raises(IntegrityError, match="not finite"):
         ExactScan(broken)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.9])
+def test_a_filter_asked_with_again_and_again_answers_the_same(small_blocks, share):
+    vectors, queries = unit(400, 24), unit(30, 24, seed=1)
+    bitmap = np.random.default_rng(4).random(400) < share
+    passing = exact.Passing(bitmap)
+    scan = ExactScan(vectors)
+    before = passing.bytes
+    for start in range(0, 30, 3):
+        part = queries[start : start + 3]
+        scores, rows = scan.search(part, 5, passing)
+        wanted_scores, wanted = brute_force(vectors, part, 5, bitmap)
+        assert np.array_equal(rows, wanted)
+        assert np.array_equal(scores, wanted_scores)
+    # Few rows are gathered, many are masked.
+    assert (passing.bytes > before) == (share < 0.75)
