@@ -63,6 +63,7 @@ def find_duplicates(workspace: Workspace, generation: Generation, advance: Advan
         taken = pa.concat_arrays([stream.take(bound) for stream in streams])
         counts = pc.value_counts(taken)
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        twice = twice.take(pc.sort_indices(twice))
         count += len(twice)
         first += twice[: max(0, NAMED - len(first))].to_pylist()
     return Duplicates(pairs=count, first=tuple(first))

@@ -37,7 +37,7 @@ def many(rows_factory, start, count, lacking=0):
     centres = np.random.default_rng(7).standard_normal((100, 16))[rng.integers(100, size=count)]
     vectors = {}
     for name in ("s1", "s2"):
-        values = centres + 0.5 * rng.standard_normal((count, 16))
+        values = centres + 0.5 * rng.standard_normal((count, 32))
         vectors[name] = np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), np.float32)
     vectors["s2"][:lacking] = 0
     return rows.combine_chunks(), vectors

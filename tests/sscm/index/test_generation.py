@@ -75,7 +75,7 @@ def test_with_what_adapts_it_and_a_manifest_of_before(workspace, make):
     assert read_generation(workspace) == written
     path = ("index", "generations", "1", "manifest.json")
     manifest = workspace.read_json(*path)
-    assert manifest["format"] == 3 and manifest["adaptation"]["images"] == {"s1": 70}
+    assert manifest["format"] == 4 and manifest["adaptation"]["images"] == {"s1": 70}
     without_kind = {key: value for key, value in manifest["adaptation"].items() if key != "kind"}
     workspace.write_json({**manifest, "adaptation": without_kind}, *path)
     with pytest.raises(IntegrityError, match="kind"):
@@ -297,7 +297,7 @@ def test_altered_manifests(workspace, make):
     with pytest.raises(IntegrityError, match=r"manifest.json is not JSON"):
         read_generation(workspace)
     workspace.write_json({**whole, "format": 99}, *path)
-    with pytest.raises(GenerationError, match="format 99; this version of sscm reads formats 1 to 3"):
+    with pytest.raises(GenerationError, match="format 99; this version of sscm reads formats 1 to 4"):
         read_generation(workspace)
     workspace.write_json({key: value for key, value in whole.items() if key != "segments"}, *path)
     with pytest.raises(IntegrityError, match="segments"):
