@@ -50,7 +50,7 @@ class Counter:
     def inc(self, *labels: str, amount: float = 1.0) -> None:
         """Raise it; label values in the order of the names."""
         (self._local.labels(*labels) if labels else self._local).inc(amount)
-        if self._ray is not None:
+        if self._ray is not None and amount > 0:  # Ray refuses to add nothing
             self._ray.inc(amount, tags=dict(zip(self._labelnames, labels, strict=True)))
 
 
