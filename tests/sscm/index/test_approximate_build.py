@@ -37,7 +37,7 @@ def many(rows_factory, start, count, lacking=0):
     centres = np.random.default_rng(7).standard_normal((100, 16))[rng.integers(100, size=count)]
     vectors = {}
     for name in ("s1", "s2"):
-        values = centres + 0.5 * rng.standard_normal((count, 32))
+        values = centres + 0.5 * rng.standard_normal((count, 16))
         vectors[name] = np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), np.float32)
     vectors["s2"][:lacking] = 0
     return rows.combine_chunks(), vectors
@@ -146,7 +146,7 @@ def test_a_recall_out_of_reach_is_searched_exactly_and_said(workspace, rows_fact
     rows, vectors = many(rows_factory, 0, count)
     rng = np.random.default_rng(0)
     for name in vectors:
-        values = 1 + 1e-6 * rng.standard_normal((count, 16))
+        values = 1 + 1e-6 * rng.standard_normal((count, 32))
         vectors[name] = np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), np.float32)
     generation = begin(workspace, rows, vectors)
     (segment,) = approximate_segments(workspace, generation.segments, generation.modalities, 0.9999, EXACT_ROWS)
