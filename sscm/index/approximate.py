@@ -12,6 +12,7 @@ needed for a recall is measured when the index is built (:mod:`sscm.index.tuning
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ import numpy.typing as npt
 
 from sscm.errors import IntegrityError
 from sscm.index.effort import TUNED_K, Effort
-from sscm.index.exact import ExactScan, Passing, ScanCounts
-from sscm.index.openmp import faiss
+from sscm.index.exact import ExactScan, ScanCounts
+from sscm.index.openmp import faiss, threads
+from sscm.index.passing import Bitmap, Passing
 from sscm.index.ranking import Floats, Rows, check_queries, inner_products, rank, rounding
 from sscm.index.scan_form import ScanForm
 
@@ -34,11 +36,13 @@ EXACT_ROWS = 100_000
 """Where a filter passes at most so many rows, and not most of them, an exact scan of these is sooner done."""
 EXACT_SHARE = 0.1
 """Where it passes no larger share, so many more lists are to be looked into that a scan is as fast."""
+SPREAD = 2
+"""A filtered search looks at so many times the rows that pass: their neighbours lie in more lists than those of all."""
+REACH = 2
+"""It looks at most into so many times the lists that would do if what passes were spread evenly."""
 MOST_SHARE = 0.05
 """Where candidates are more than this share of the rows, all are scanned exactly."""
 SEED = 0
-
-Bitmap = npt.NDArray[np.bool_]
 
 
 class ApproximateIndex:
@@ -52,6 +56,8 @@ class ApproximateIndex:
     def __init__(self, lists: faiss.IndexIVFPQFastScan, basis: Floats) -> None:
         self._lists = lists
         self._basis = basis
+        self._list_of_row: npt.NDArray[np.int32] | None = None
+        self._passing: weakref.WeakKeyDictionary[Passing, Rows] = weakref.WeakKeyDictionary()
         self._made: dict[int, tuple[faiss.SearchParametersHNSW, faiss.SearchParametersIVF]] = {}
         coarse = faiss.downcast_index(lists.quantizer)
         self._squares = np.square(coarse.reconstruct_n(0, lists.nlist)).sum(axis=1)
@@ -72,20 +78,25 @@ class ApproximateIndex:
         return int(self._lists.ntotal)
 
     def propose(
-        self, queries: Floats, probes: int, candidates: int, allowed: Bitmap | None = None
+        self, queries: Floats, probes: int, candidates: int, allowed: Passing | None = None
     ) -> tuple[Floats, Rows]:
         """Rows whose codes promise most.
 
         Args:
             queries: float32 [q, d].
-            probes: lists looked into.
+            probes: lists looked into; with a filter, as many of the nearest as have :data:`SPREAD` times so
+                many rows that pass it.
             candidates: rows wanted.
-            allowed: bool [n], rows that may be proposed; None for all that are in the lists.
+            allowed: rows that may be proposed; None for all that are in the lists.
 
         Returns:
-            Estimated scores float32 [q, candidates] and rows int64, best first, -1 where there are no more.
+            Estimated scores float32 [q, candidates] and rows int64, best first, -1 where there are no more; none at all
+            for a query that would have to look into too many lists.
         """
         projected = np.ascontiguousarray(queries @ self._basis)
+        enough = SPREAD * probes * self.rows / self.count
+        if allowed is not None:
+            probes = int(np.ceil(REACH * SPREAD * probes * self.rows / allowed.count))
         probes = min(probes, self.count)
         reach, parameters = self._parameters(probes)
         pointer = faiss.swig_ptr
@@ -97,9 +108,13 @@ class ApproximateIndex:
         # Lists are those of the nearest centroids; what codes add to is the inner product with a centroid.
         offset = np.square(projected).sum(axis=1)[:, None] + self._squares[nearest] - distances
         offset = np.ascontiguousarray(offset / 2, np.float32)
+        reached = np.ones(len(queries), np.bool_)
         if allowed is not None:
-            bits = np.packbits(allowed, bitorder="little")
-            parameters = faiss.SearchParametersIVF(nprobe=probes, sel=faiss.IDSelectorBitmap(bits))
+            found = np.cumsum(self._rows_passing(allowed)[nearest], axis=1)
+            nearest[:, 1:][found[:, :-1] >= enough] = -1
+            reached = (found[:, -1] >= enough) | (probes == self.count)
+            selector = faiss.IDSelectorBitmap(allowed.bits)
+            parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
         scores = np.empty((len(queries), candidates), np.float32)
         rows = np.empty((len(queries), candidates), np.int64)
         self._lists.search_preassigned_c(
@@ -113,7 +128,23 @@ class ApproximateIndex:
             False,
             parameters,
         )
+        rows[~reached] = -1
         return scores, rows
+
+    def _rows_passing(self, allowed: Passing) -> Rows:
+        """Rows of each list that pass a filter, int64 [lists]."""
+        if self._list_of_row is None:
+            lists = self._lists.invlists
+            self._list_of_row = np.zeros(len(allowed.bitmap), np.int32)
+            for number in range(self.count):
+                size = lists.list_size(number)
+                if size:
+                    self._list_of_row[faiss.rev_swig_ptr(lists.get_ids(number), size)] = number
+        counts = self._passing.get(allowed)
+        if counts is None:
+            counts = np.bincount(self._list_of_row[allowed.bitmap], minlength=self.count)
+            self._passing[allowed] = counts
+        return counts
 
     def _parameters(self, probes: int) -> tuple[faiss.SearchParametersHNSW, faiss.SearchParametersIVF]:
         """How centroids and lists are searched; made once, since that takes as long as a tenth of a search."""
@@ -151,16 +182,20 @@ def load_approximate(path: Path, where: str) -> ApproximateIndex:
         ) from error
 
 
-def build_lists(vectors: Floats, form: ScanForm, present: Bitmap, threads: int = 1) -> ApproximateIndex:
+def build_lists(vectors: Floats, form: ScanForm, present: Bitmap, cores: int = 1) -> ApproximateIndex:
     """Deal rows to inverted lists.
 
     Args:
         vectors: float32 [n, d]; may be memory-mapped.
         form: their scan form, whose directions are used.
         present: bool [n], the rows that lists are to hold.
-        threads: CPU threads.
+        cores: CPU threads.
     """
-    faiss.omp_set_num_threads(threads)
+    with threads(cores):
+        return _dealt(vectors, form, present)
+
+
+def _dealt(vectors: Floats, form: ScanForm, present: Bitmap) -> ApproximateIndex:
     rows = np.flatnonzero(present)
     kept = form.basis.shape[1]
     basis = np.zeros((vectors.shape[1], kept + kept % 2), np.float32)
@@ -205,7 +240,6 @@ class ApproximateScan:
         index: their approximate index.
         effort: how much of it is looked at.
         exact: what answers where the index would not do: few rows allowed, many answers wanted, lists run dry.
-        longest: length of the longest row.
     """
 
     def __init__(self, vectors: Floats, index: ApproximateIndex, effort: Effort, exact: ExactScan) -> None:
@@ -245,15 +279,22 @@ class ApproximateScan:
         if few or wanted > MOST_SHARE * available or not len(queries):
             return self._exact.search(queries, max(k, 1), allowed)
         self._exact.require_range(queries)
-        faiss.omp_set_num_threads(self._exact.threads)
-        restricted = allowed.bitmap if allowed is not None and available < self._index.rows else None
-        probes = int(np.ceil(self._effort.probes * np.sqrt(factor) / share))
-        owners, rows, known, gap = self._candidates(queries, k, probes, wanted, restricted)
+        restricted = allowed if available < self._index.rows else None
+        probes = int(np.ceil(self._effort.probes * np.sqrt(factor)))
+        with threads(self._exact.threads):
+            owners, rows, known = self._proposed(queries, k, probes, wanted, restricted)
+        return self._ranked(queries, k, owners, rows, known, allowed)
+
+    def _proposed(
+        self, queries: Floats, k: int, probes: int, wanted: int, allowed: Passing | None
+    ) -> tuple[Rows, Rows, Bitmap]:
+        """Pairs of query and row that may answer, more of queries that need more, and which queries have enough."""
+        owners, rows, known, gap = self._candidates(queries, k, probes, wanted, allowed)
         short = ~(gap > self._effort.margin)
         again = np.flatnonzero(short)
         if len(again):
-            most = int(min(max(self._effort.widest * factor, 2 * wanted), len(self)))
-            found = self._candidates(queries[again], k, 2 * probes, most, restricted)
+            most = int(min(max(self._effort.widest * wanted / self._effort.candidates, 2 * wanted), len(self)))
+            found = self._candidates(queries[again], k, 2 * probes, most, allowed)
             kept = ~short[owners]
             owners = np.concatenate((owners[kept], again[found[0]]))
             rows = np.concatenate((rows[kept], found[1]))
@@ -261,10 +302,10 @@ class ApproximateScan:
             known[again] = found[2] & (found[3] > self._effort.crowded)
             kept = known[owners]
             owners, rows = owners[kept], rows[kept]
-        return self._ranked(queries, k, owners, rows, known, allowed)
+        return owners, rows, known
 
     def _candidates(
-        self, queries: Floats, k: int, probes: int, wanted: int, allowed: Bitmap | None
+        self, queries: Floats, k: int, probes: int, wanted: int, allowed: Passing | None
     ) -> tuple[Rows, Rows, Bitmap, Floats]:
         """Pairs of query and row that may answer; which queries have k; how far the k-th is above the last code."""
         estimates, rows = self._index.propose(queries, probes, wanted, allowed)

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sscm.errors import QueryError
-from sscm.index.exact import ExactScan, Passing, ScanCounts, Scratch
+from sscm.index.exact import ExactScan, ScanCounts, Scratch
 from sscm.index.filters import Filter
+from sscm.index.passing import Passing
 from sscm.index.ranking import check_queries
 from sscm.index.segment import Segment, property_names
 
@@ -70,7 +71,6 @@ class IndexReader:
             for segment, scans in zip(self.segments, self._exact, strict=True)
         ]
         self._allowed: OrderedDict[tuple[int, str, str], Passing] = OrderedDict()
-        self._all: dict[tuple[int, str], bool] = {}
 
     def __len__(self) -> int:
         return sum(len(segment) for segment in self.segments)
@@ -119,8 +119,7 @@ class IndexReader:
                 unit = _unit(queries, scans[target].dimension, k)
             dropped = [_rows_of(segment, ids) for ids in exclusions]
             most = max((len(rows) for rows in dropped), default=0)
-            everything = filter is None and self._has_all(number, target)
-            scores, rows = scans[target].search(unit, k + most, None if everything else allowed)
+            scores, rows = scans[target].search(unit, k + most, allowed)
             for query, drop in enumerate(dropped):
                 kept = np.flatnonzero(~np.isin(rows[query], drop))[:k]
                 ids = segment.rows["pair_id"].take(rows[query, kept]).to_pylist()
@@ -141,13 +140,18 @@ class IndexReader:
 
     @property
     def counts(self) -> ScanCounts:
-        """What exact searches did until now, over all segments."""
-        counts = [scan.counts for scans in self._exact for scan in scans.values()]
-        return ScanCounts(
-            queries=sum(c.queries for c in counts),
-            widened=sum(c.widened for c in counts),
-            scored=sum(c.scored for c in counts),
-        )
+        """What searches did until now, over all segments.
+
+        Of a segment with an approximate index those queries count as widened, too, that it left to the exact scan.
+        """
+        total = ScanCounts()
+        for exact, scans in zip(self._exact, self._scans, strict=True):
+            for name, scan in scans.items():
+                total += exact[name].counts
+                if scan is not exact[name]:
+                    lists = scan.counts
+                    total += ScanCounts(lists.queries - lists.widened, lists.widened, lists.scored)
+        return total
 
     def _passing(self, number: int, filter: Filter | None, target: str) -> Passing:
         """Rows of a segment that may answer; kept, since many queries share a filter and a segment never changes."""
@@ -162,13 +166,6 @@ class IndexReader:
             while len(self._allowed) > 1 and sum(kept.bytes for kept in self._allowed.values()) > FILTER_BYTES:
                 self._allowed.popitem(last=False)
         self._allowed.move_to_end(key)
-        return found
-
-    def _has_all(self, number: int, target: str) -> bool:
-        """Whether every row of a segment may answer."""
-        found = self._all.get((number, target))
-        if found is None:
-            found = self._all[number, target] = bool(self.segments[number].has(target).all())
         return found
 
     def _properties(self, filter: Filter) -> set[str]:

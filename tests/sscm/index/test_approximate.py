@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
 
 from sscm.errors import IntegrityError, QueryError
 from sscm.index.approximate import ApproximateScan, build_lists, lists_of, load_approximate
 from sscm.index.effort import Effort
 from sscm.index.exact import ExactScan
+from sscm.index.openmp import faiss
 from sscm.index.ranking import inner_products
 from sscm.index.tuning import held_out, measure, tune
 
@@ -91,6 +93,38 @@ def test_queries_whose_lists_run_dry_are_answered_exactly(vectors, exact, index)
     _, rows = scan.search(centre[None], 10, allowed)
     assert scan.counts.widened == 1
     assert np.array_equal(rows, exact.search(centre[None], 10, allowed)[1])
+
+
+@pytest.mark.parametrize("share", [0.005, 0.05, 0.3])
+def test_what_a_selective_filter_passes_is_searched_exactly(vectors, exact, scan, share):
+    allowed = np.random.default_rng(4).random(ROWS) < share
+    queries = vectors["s1"][:50]
+    for found, wanted in zip(scan.search(queries, 10, allowed), exact.search(queries, 10, allowed), strict=True):
+        assert np.array_equal(found, wanted)
+
+
+def test_filters_that_go_with_where_rows_lie_keep_the_recall(vectors, exact, scan):
+    """What passes is on one side of the space, what is asked on the other."""
+    side = vectors["s2"] @ vectors["s2"][5]
+    allowed = side < np.quantile(side, 0.6)
+    queries = vectors["s1"][np.argsort(-side)[:400]]
+    _, rows = scan.search(queries, 10, allowed)
+    assert allowed[rows].all()
+    assert recall(rows, exact.search(queries, 10, allowed)[1]) > 0.97
+
+
+def test_queries_too_crowded_for_their_codes_are_answered_exactly(vectors, exact, index):
+    effort = Effort(probes=24, candidates=64, widest=128, margin=1e9, crowded=1e9)
+    scan = ApproximateScan(vectors["s2"], index, effort, exact)
+    queries = vectors["s1"][:20]
+    assert np.array_equal(scan.search(queries, 10)[1], exact.search(queries, 10)[1])
+    assert (scan.counts.queries, scan.counts.widened) == (20, 20)
+
+
+def test_a_search_leaves_the_threads_of_others_alone(vectors, scan):
+    before = torch.get_num_threads(), faiss.omp_get_max_threads()
+    scan.search(vectors["s1"][:3], 10)
+    assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == before
 
 
 def test_many_answers_are_found_exactly(vectors, exact, scan):

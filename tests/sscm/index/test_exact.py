@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from sscm.errors import IntegrityError, QueryError
-from sscm.index import exact
+from sscm.index import choosing, exact
 from sscm.index.exact import ExactScan
+from sscm.index.passing import Passing
 
 
 def unit(rows, dimension, seed=0):
@@ -36,7 +37,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(exact, "GROUP_ROWS", 8)
     monkeypatch.setattr(exact, "QUERY_ROWS", 3)
     monkeypatch.setattr(exact, "DIRECT_ROWS", 0)
-    monkeypatch.setattr(exact, "COLUMNS", 20)
+    monkeypatch.setattr(choosing, "COLUMNS", 20)
 
 
 @pytest.mark.parametrize("k", [1, 5, 60, 417])
@@ -83,7 +84,7 @@ def test_same_answer_for_any_batch_block_and_thread_count(monkeypatch):
     vectors, queries = unit(1500, 128), unit(70, 128, seed=1)
     scores, rows = ExactScan(vectors).search(queries, 10)
     monkeypatch.setattr(exact, "DIRECT_ROWS", 0)
-    monkeypatch.setattr(exact, "COLUMNS", 20)
+    monkeypatch.setattr(choosing, "COLUMNS", 20)
     monkeypatch.setattr(exact, "THREAD_SCORES", 1)
     for block, held, threads, batch in ((64, 640, 1, 70), (1000, 9999, 2, 33), (2**18, 2**23, 1, 1)):
         monkeypatch.setattr(exact, "BLOCK_SCORES", block)
@@ -166,7 +167,7 @@ def test_bad_bitmap_and_vectors():
 def test_a_filter_asked_with_again_and_again_answers_the_same(small_blocks, share):
     vectors, queries = unit(400, 24), unit(30, 24, seed=1)
     bitmap = np.random.default_rng(4).random(400) < share
-    passing = exact.Passing(bitmap)
+    passing = Passing(bitmap)
     scan = ExactScan(vectors)
     before = passing.bytes
     for start in range(0, 30, 3):
