@@ -6,7 +6,7 @@
     ├── ConfigError               a setting that cannot work
     ├── WorkspaceError            storage: not found, not writable, full, unreachable
     │   ├── IntegrityError        a file is not what its manifest says
-    │   └── ConflictError         somebody else wrote first
+    │   └── ConflictError         somebody else wrote first, or keeps writers off
     ├── ArchiveError              an archive, or the source of one
     │   ├── ManifestError         no manifest, or one that cannot be read
     │   ├── PairError             one pair is unusable (ingest counts these and goes on)
@@ -45,7 +45,7 @@ class IntegrityError(WorkspaceError):
 
 
 class ConflictError(WorkspaceError):
-    """Another writer committed first; nothing of either was lost."""
+    """Another writer committed first, or a collector keeps writers off; nothing of either was lost."""
 
 
 class ArchiveError(SscmError):

@@ -192,6 +192,9 @@ def _segment_of(value: Mapping[str, Any], written: int) -> SegmentInfo:
     properties = value["properties"] if written >= 3 else None
     deleted = value["deleted"] if written >= 3 else None
     approximate = value["approximate"] if written >= 4 else {}
+    unlisted = sorted({info["file"] for info in approximate.values()} - set(value["files"]))
+    if unlisted:
+        raise KeyError(f"segment {value['name']} has approximate indexes in {unlisted}, which are not among its files")
     return SegmentInfo(
         name=value["name"],
         rows=value["rows"],

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sscm.errors import GenerationError, IntegrityError, WorkspaceError
+from sscm.errors import ConflictError, GenerationError, IntegrityError, WorkspaceError
 from sscm.index.generation import Generation, current_number, read_generation
 from sscm.workspace import INDEX, Workspace
 
@@ -36,6 +36,8 @@ RELEASE_S = 10.0
 """Longest time that giving back waits for a renewal under way."""
 WAIT_S = 0.2
 """Seconds between two looks of a writer whether a collector is still at work."""
+COLLECTING_S = 900.0
+"""Longest time that a writer waits for a collector: longer than the pin of one that was killed."""
 ATTEMPTS = 3
 """Times that the current generation is asked for while others are committed and collected."""
 
@@ -192,14 +194,21 @@ def writing(workspace: Workspace, who: str) -> Pin:
 
     Raises:
         WorkspaceError: the workspace cannot be written.
+        ConflictError: a collector was at work for longer than :data:`COLLECTING_S`.
     """
     with contextlib.ExitStack() as if_it_fails:
         pin = if_it_fails.enter_context(Pin(workspace, None, who))
-        told = False
+        told, end = False, time.monotonic() + COLLECTING_S
         while at_work := [lease for lease in leases(workspace) if lease.collects and lease.alive]:
             if not told:
                 print(f"{who}: waits until {at_work[0].holder} has ended", file=sys.stderr)
                 told = True
+            if time.monotonic() > end:
+                raise ConflictError(
+                    f"{who}: {at_work[0].holder} has collected garbage for more than {COLLECTING_S / 60:g} minutes; "
+                    "run the command again when it has ended, or stop it and wait until its pin has run out "
+                    f"(`sscm index list` shows it; {LEASE_S / 60:g} minutes at most)"
+                )
             time.sleep(WAIT_S)
         if_it_fails.pop_all()
     return pin

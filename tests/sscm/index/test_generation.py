@@ -302,6 +302,12 @@ def test_altered_manifests(workspace, make):
     workspace.write_json({key: value for key, value in whole.items() if key != "segments"}, *path)
     with pytest.raises(IntegrityError, match="segments"):
         read_generation(workspace)
+    effort = {"probes": 1, "candidates": 1, "widest": 1, "margin": 0.0}
+    listed = {"file": "lists.npy", "lists": 4, "effort": effort, "asked": 0.9, "recall": {}, "queries": 1}
+    segments = [{**whole["segments"][0], "approximate": {"s2": listed}}]
+    workspace.write_json({**whole, "segments": segments}, *path)
+    with pytest.raises(IntegrityError, match=r"\['lists.npy'\], which are not among its files"):
+        read_generation(workspace)
     workspace.write_json(["?"], "index", "CURRENT")
     with pytest.raises(IntegrityError, match=r"CURRENT holds \['\?'\]"):
         read_generation(workspace)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sscm.errors import GenerationError, IntegrityError, WorkspaceError
+from sscm.errors import ConflictError, GenerationError, IntegrityError, WorkspaceError
 from sscm.index import pins
 from sscm.index.append import append_segment
 from sscm.index.generation import read_generation
@@ -194,6 +194,15 @@ def test_a_workspace_that_cannot_be_written(index, capsys):
     with pytest.raises(WorkspaceError, match="cannot write"):
         writing(index, "a writer")
     assert pinning_threads() == []
+
+
+def test_a_writer_does_not_wait_for_ever(index, monkeypatch):
+    monkeypatch.setattr("sscm.index.pins.COLLECTING_S", 0.3)
+    with Pin(index, None, "gc", collects=True):
+        with pytest.raises(ConflictError, match=r"a writer: gc \(.*\) has collected garbage for more than .* minutes"):
+            writing(index, "a writer")
+        assert [lease.who for lease in leases(index)] == ["gc"]
+    writing(index, "a writer").release()
 
 
 def test_on_an_object_store_a_pin_may_go_while_pins_are_listed(bucket, monkeypatch):
