@@ -174,7 +174,7 @@ class Gateway:
                 if not isinstance(outcome, Lost):
                     answers.append(outcome[0])
                     self.metrics.batches.observe(outcome[1], "search")
-                    self.metrics.scans.inc()
+                    self.metrics.scans.inc(amount=outcome[0].scans)
                     self.metrics.widened.inc(amount=outcome[0].widened)
             hits = merge((answer.hits for answer in answers), page.end)
             items = [with_score(hit.item, hit.score) for hit in hits[page.offset :]]

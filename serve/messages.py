@@ -50,12 +50,14 @@ class ShardAnswer:
     Args:
         hits: best first.
         matched: how many of its rows the filter lets through.
-        widened: share of the exact scans of the query's batch that looked at more rows than at first, until the answer
-            was proven.
+        scans: scans of codes that it took, averaged over the batch that the query was part of: one a segment with a
+            row that may answer, less those of few rows, which are scored at once.
+        widened: those of them that looked at more rows than at first, averaged likewise.
     """
 
     hits: list[ShardHit]
     matched: int
+    scans: float = 0.0
     widened: float = 0.0
 
 

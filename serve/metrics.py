@@ -118,7 +118,12 @@ class GatewayMetrics:
             BATCH,
             self.registry,
         )
-        self.scans = Counter("sscm_scans", "Queries answered by index shards, once a shard", (), self.registry)
+        self.scans = Counter(
+            "sscm_scans",
+            "Scans of codes for queries: one a segment, but for segments of few rows that may answer",
+            (),
+            self.registry,
+        )
         self.widened = Counter(
             "sscm_widened_scans",
             "Those that looked at more rows than at first until the answer was proven; as a share of sscm_scans, how "

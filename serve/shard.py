@@ -192,11 +192,13 @@ class IndexShard:
         items = self._items_of([hit for found in kept for hit in found])
         matched = self._reader.count(restriction, target)
         after = self._reader.counts
-        widened = (after.widened - before.widened) / max(1, after.queries - before.queries)
+        scans = (after.queries - before.queries) / len(queries)
+        widened = (after.widened - before.widened) / len(queries)
         return [
             ShardAnswer(
                 [ShardHit(hit.pair_id, hit.score, items[hit.segment, hit.row]) for hit in found],
                 matched - sum(self._matches(pair_id, target, restriction) for pair_id in query.exclude),
+                scans,
                 widened,
             )
             for found, query in zip(kept, queries, strict=True)
