@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.responses import JSONResponse, Response
 
+from serve.logs import request_id
 from sscm.errors import QueryError
 from sscm.index.filters import Filter
 
@@ -139,6 +140,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+    request_id: str | None = Field(default=None, description="of the request, as in X-Request-ID and in the log")
 
 
 class Collection(BaseModel):
@@ -168,8 +170,8 @@ class HttpProblem(Exception):
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """A problem as HTTP answer."""
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
-    return JSONResponse(body.model_dump(), status, headers=headers, media_type=PROBLEM)
+    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id.get())
+    return JSONResponse(body.model_dump(exclude_none=True), status, headers=headers, media_type=PROBLEM)
 
 
 def parse_filters(text: str | None) -> Filters:

@@ -18,7 +18,9 @@ from starlette.types import ASGIApp
 
 from serve.api import Example, HttpProblem
 from serve.calls import Lost, call, within
+from serve.guard import Rules
 from serve.items import with_score
+from serve.logs import set_up_logs
 from serve.merge import merge
 from serve.messages import Found, ShardAnswer, ShardQuery
 from serve.metrics import GatewayMetrics
@@ -84,6 +86,7 @@ class Gateway:
         shards: handle of each index shard.
         deadline_s: longest time of a request, seconds.
         max_upload_bytes: largest request body.
+        rules: what else holds for every request.
     """
 
     def __init__(
@@ -94,11 +97,15 @@ class Gateway:
         shards: Sequence[Any],
         deadline_s: float,
         max_upload_bytes: int,
+        rules: Rules | None = None,
     ) -> None:
         self.served = served
+        self.rules = rules or Rules()
+        self.access = self.rules.access()
+        self.replica = _replica()
         self.deadline_s = deadline_s
         self.max_upload_bytes = max_upload_bytes
-        self.metrics = GatewayMetrics(_replica(), served.generation)
+        self.metrics = GatewayMetrics(self.replica, served.generation)
         self._encoders = dict(encoders)
         self._shards = list(shards)
         self._threads = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
@@ -106,6 +113,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """The HTTP application of this replica; Ray Serve asks for it when the replica starts."""
+        set_up_logs(self.rules.log_format)
         return build_api(self)
 
     async def embed(self, files: Sequence[Upload], modality: str) -> Vector:

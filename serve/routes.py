@@ -27,6 +27,7 @@ from serve.api import (
 from serve.guard import Guard
 from serve.metrics import CONTENT_TYPE
 from serve.paging import Page, Wanted, read_page
+from serve.reference import add_reference, describe_keys
 from serve.upload import Upload
 from sscm.errors import BandMismatchError, QueryError, SscmError
 from sscm.version import code_version
@@ -46,8 +47,12 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": meaning}
     for status, meaning in {
         400: "The request is wrong; the detail says how, and what would be right",
+        401: "No API key, or one that is not known; only where keys are configured",
+        403: "The API key's role does not suffice, or nobody may do this over the network",
         404: "No such item",
+        408: "The body did not come within the deadline",
         413: "The body is too large",
+        429: "Too many requests at a time; try again",
         503: "Overloaded, or parts are being restarted; try again",
         504: "Not answered within the deadline",
     }.items()
@@ -64,6 +69,7 @@ def build_api(gateway: Gateway) -> FastAPI:
         title="sscm",
         summary="Find satellite images across sensors",
         version=code_version(),
+        docs_url=None,
         redoc_url=None,
         responses=_PROBLEMS,
     )
@@ -71,8 +77,18 @@ def build_api(gateway: Gateway) -> FastAPI:
     _add_search(api, gateway)
     _add_items(api, gateway)
     _add_operations(api, gateway)
+    add_reference(api)
+    if gateway.rules.keys is not None:
+        describe_keys(api)
     api.add_middleware(
-        Guard, metrics=gateway.metrics, deadline_s=gateway.deadline_s, max_body_bytes=gateway.max_upload_bytes
+        Guard,
+        metrics=gateway.metrics,
+        deadline_s=gateway.deadline_s,
+        max_body_bytes=gateway.max_upload_bytes,
+        rules=gateway.rules,
+        access=gateway.access,
+        replica=gateway.replica,
+        generation=lambda: gateway.served.generation,
     )
     return api
 
@@ -140,7 +156,8 @@ def _add_items(api: FastAPI, gateway: Gateway) -> None:
     async def preview(pair_id: str, modality: str) -> Response:
         """A small picture of one image, JPEG."""
         picture = await gateway.preview(pair_id, modality)
-        return Response(picture, media_type="image/jpeg", headers={"Cache-Control": f"public, max-age={PREVIEW_AGE_S}"})
+        kept = {"Cache-Control": f"private, max-age={PREVIEW_AGE_S}"}  # by the browser: a shared cache asks for no key
+        return Response(picture, media_type="image/jpeg", headers=kept)
 
     @api.get("/v1/items/{pair_id:path}/similar", response_model=Collection, tags=["items"])
     async def similar(
@@ -224,10 +241,6 @@ def _tell_errors(api: FastAPI) -> None:
         if error.status_code == 405:
             detail = f"{request.method} is not allowed for {request.url.path!r}; GET /docs lists the routes"
         return problem(error.status_code, detail, dict(error.headers) if error.headers else None)
-
-    @api.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return problem(500, f"{type(error).__name__} in {request.url.path}; the server's log says more")
 
 
 async def _uploads(files: list[UploadFile]) -> list[Upload]:
