@@ -34,6 +34,7 @@ from ray import serve
 from serve.api import explain
 from serve.encoder import Encoder
 from serve.gateway import Gateway, Served
+from serve.guard import Rules
 from serve.shard import IndexShard, deal, live_rows
 from sscm.config import ServeConfig
 from sscm.errors import ConfigError, GenerationError, ServiceError
@@ -65,12 +66,21 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
         config: settings; ``serve run`` and Serve config files give a mapping, its values possibly text.
 
     Raises:
-        ConfigError: a setting is unknown or cannot work.
+        ConfigError: a setting is unknown or cannot work, or the file of keys is none.
+        WorkspaceError: there is no file of keys where one is said to be.
         GenerationError: the workspace has no index, an empty one, or one of another model than the workspace's.
         BundleError: the model of the index is not there.
         IntegrityError: the model, or what adapts it to the archive, is not what was written.
     """
     settings = config if isinstance(config, ServeConfig) else _config_of(config)
+    rules = Rules(
+        keys=settings.keys if settings.keys is None or "://" in settings.keys else os.path.abspath(settings.keys),
+        local=isinstance(config, ServeConfig) and _only_here(settings.host),
+        cors_origins=settings.origins,
+        max_in_flight=settings.max_in_flight,
+        log_format=settings.log_format,
+    )
+    rules.access()  # a key file that is not there is told before anything starts
     workspace = open_workspace(settings.workspace)
     generation = read_generation(workspace)
     bundle = load_encoders(workspace, generation)
@@ -107,13 +117,17 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
         shard_rows=tuple(live_rows(part, deleted) for part in slices),
         properties=_properties(generation),
     )
-    gateway = _deployment(serve.ingress()(Gateway), "gateway", 1, replicas=settings.gateways)
+    gateway = _deployment(serve.ingress()(Gateway), "gateway", 1, replicas=settings.gateways).options(
+        max_ongoing_requests=settings.max_in_flight + _ONGOING,  # the gateway refuses more by itself, with a problem
+        logging_config={"enable_access_log": False},  # it writes its own lines
+    )
     application: serve.Application = gateway.bind(
         served=served,
         encoders=encoders,
         shards=shards,
         deadline_s=settings.deadline_s,
         max_upload_bytes=settings.max_upload_mb * 1_000_000,
+        rules=rules,
     )
     return application
 
@@ -169,6 +183,11 @@ def _deploy(application: serve.Application) -> None:
 def _deployments() -> Mapping[str, Any]:
     application = serve.status().applications.get(APP)
     return application.deployments if application else {}
+
+
+def _only_here(host: str) -> bool:
+    """Whether a service on a host is for this machine alone: a loopback address, and no cluster that we joined."""
+    return host in ("127.0.0.1", "::1", "localhost") and "RAY_ADDRESS" not in os.environ
 
 
 def url_of(host: str, port: int) -> str:

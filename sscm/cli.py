@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sscm.config import (
+    WORKSPACE,
     AppendConfig,
     BigEarthNetConfig,
     CollectConfig,
@@ -28,12 +29,16 @@ from sscm.config import (
     IngestConfig,
     ListConfig,
     PairsConfig,
+    Role,
     ServeConfig,
     SyntheticConfig,
     TrainConfig,
     VerifyConfig,
 )
 from sscm.errors import SscmError
+
+KEYS = f"{WORKSPACE}/keys.json"
+"""Where the keys of a service lie if nothing else is said."""
 
 SourceConfig = (
     Annotated[SyntheticConfig, tyro.conf.subcommand("synthetic")]
@@ -71,6 +76,43 @@ class Search:
     """A table for people, or the service's GeoJSON."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AddKey:
+    """Make a key, print it once and keep its hash."""
+
+    name: tyro.conf.Positional[str]
+    """Who the key is for; stands in the service's log."""
+    role: Role
+    """read asks; admin may also change what is served."""
+    keys: str = KEYS
+    """File or URI of the keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListKeys:
+    """Show whose keys there are."""
+
+    keys: str = KEYS
+    """File or URI of the keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveKey:
+    """Take a key away; a running service refuses it within seconds."""
+
+    name: tyro.conf.Positional[str]
+    """Whose key."""
+    keys: str = KEYS
+    """File or URI of the keys."""
+
+
+KeyCommand = (
+    Annotated[AddKey, tyro.conf.subcommand("add")]
+    | Annotated[ListKeys, tyro.conf.subcommand("list")]
+    | Annotated[RemoveKey, tyro.conf.subcommand("remove")]
+)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
@@ -87,6 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         "evaluate": _evaluate,
         "experiment": _experiment,
         "serve": _serve,
+        "keys": _keys,
         "search": _search,
         "demo": _demo,
     }
@@ -283,6 +326,26 @@ def _serve(config: ServeConfig) -> None:
     from serve.app import serve_workspace
 
     serve_workspace(config)
+
+
+def _keys(command: KeyCommand) -> None:
+    """Keep the API keys of a service: add, list, remove."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sscm.keys import add_key, read_keys, remove_key
+
+    if isinstance(command, AddKey):
+        print(add_key(command.keys, command.name, command.role))
+        print(f"kept nowhere: note it now. Next: sscm serve --keys {command.keys}", file=sys.stderr)
+    elif isinstance(command, RemoveKey):
+        remove_key(command.keys, command.name)
+        print(f"key {command.name!r} is gone from {command.keys}")
+    else:
+        table = Table("name", "role", "created")
+        for key in read_keys(command.keys):
+            table.add_row(key.name, key.role, key.created)
+        Console().print(table)
 
 
 def _search(command: Search) -> None:

@@ -5,6 +5,7 @@ The command line is made from these classes: a field is a flag, and the text bel
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,9 @@ from sscm.errors import ConfigError
 
 WORKSPACE = "workspace"
 """Where a workspace lies if nothing else is said: a folder of the working directory."""
+
+Role = Literal["read", "admin"]
+"""What an API key may do: ``read`` asks, ``admin`` may also change what is served."""
 
 
 def _require(holds: bool, message: str) -> None:
@@ -454,13 +458,32 @@ class ServeConfig:
     """Longest time a request may take, seconds."""
     max_upload_mb: int = 64
     """Largest request body, MB."""
+    max_in_flight: int = 512
+    """Requests that a gateway has in hand; more are refused with 429. Several times what fills a batch of each kind."""
+    keys: str | None = None
+    """File or URI of API keys, made by `sscm keys add`; without one whoever reaches the service may search."""
+    cors_origins: str = ""
+    """Origins whose pages may ask this service, e.g. https://map.example.org, several with commas between."""
+    log_format: Literal["text", "json"] = "json"
+    """How a gateway writes its line a request: json for programs, with tracebacks in a field, or text for people."""
 
     def __post_init__(self) -> None:
+        for origin in self.origins:
+            _require(
+                re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+", origin) is not None,
+                f"cors_origins: {origin!r}; expected origins such as https://map.example.org, without path or *",
+            )
+        _require(self.max_in_flight >= 1, f"max_in_flight = {self.max_in_flight}; expected at least 1")
         _require(
             min(self.shards, self.gateways, self.threads) >= 1, "shards, gateways and threads: expected at least 1"
         )
         _require(0 <= self.port < 65536, f"port = {self.port}; expected 0 to 65535")
         _require(self.deadline_s > 0, f"deadline_s = {self.deadline_s}; expected more than 0")
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of ``cors_origins``."""
+        return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from sscm.config import Role
 from sscm.errors import ConfigError
 from sscm.workspace import Workspace, open_workspace, storage_errors
-
-Role = Literal["read", "admin"]
-"""What a key may do: ``read`` asks, ``admin`` may also change what is served."""
 
 FORMAT = 1
 PREFIX = "sscm_"
