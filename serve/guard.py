@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.api import HttpProblem, problem
@@ -32,6 +33,7 @@ _READ = frozenset(
         b"authorization",
         b"content-length",
         b"origin",
+        b"transfer-encoding",
         b"x-api-key",
         b"x-request-id",
     }
@@ -176,6 +178,8 @@ class Guard:
         try:
             async with asyncio.timeout(self.deadline_s) as timer:
                 await self.app(exchange.scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            pass  # said by us or by the server; told below
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -189,6 +193,8 @@ class Guard:
                 )
         if exchange.too_large:
             await exchange.refuse(413, self._too_large(exchange.received))
+        elif exchange.left:
+            exchange.status = exchange.status or CLIENT_LEFT
 
     def _too_large(self, size: int) -> str:
         return f"body of {size} bytes or more; expected at most {self.max_body_bytes} (--max-upload-mb of `sscm serve`)"
@@ -212,6 +218,7 @@ class _Exchange:
         self.reading = False
         self._whole = False
         self.too_large = False
+        self.left = False
         self.client: str | None = None
         length = self.told.get(b"content-length", b"0")
         self.told_length = int(length) if length.isdigit() else 0
@@ -227,11 +234,13 @@ class _Exchange:
             if self.received > self._limit:
                 self.too_large = True
                 return {"type": "http.disconnect"}
+        elif not self._whole:
+            self.left = True
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass a message to the client, unless the request is to be refused."""
-        if self.too_large and not self.status:
+        """Pass a message to the client, unless its body was cut: what the application makes of that is no answer."""
+        if (self.too_large or self.left) and not self.status:
             return
         await self._pass(message)
 
@@ -247,6 +256,8 @@ class _Exchange:
             added = self._headers.added(headers, self.told.get(b"origin"))
             if self._tells_id:
                 added.append((b"x-request-id", self.id.encode("ascii")))
+            if not self._whole and (self.told_length or b"transfer-encoding" in self.told):
+                added.append((b"connection", b"close"))  # else the server would read the rest, without end or deadline
             message["headers"] = added
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
