@@ -82,14 +82,14 @@ def log_request(line: RequestLine, error: BaseException | None, probe: bool) -> 
     Args:
         line: what is written.
         error: what it failed by, to be told with its traceback.
-        probe: whether a machine asks this every few seconds; such lines are only written at level DEBUG.
+        probe: whether a machine asks this every few seconds; where it is answered well that is for level DEBUG.
     """
     if error is not None:
         level = logging.ERROR
     elif line.status >= 500:
         level = logging.WARNING
     else:
-        level = logging.DEBUG if probe else logging.INFO
+        level = logging.DEBUG if probe and line.status < 400 else logging.INFO
     if log.isEnabledFor(level):
         log.log(level, line, exc_info=error)
 
