@@ -22,8 +22,15 @@ MAX_LIMIT = 1000
 """Most answers to one query; larger wishes are cut to it, as STAC asks."""
 MAX_EXAMPLES = 100
 """Most positive, and most negative, examples of one query: each that is an item is looked for in every shard."""
+MAX_TARGETS = 8
+"""Most modalities searched at once."""
+MAX_BATCH = 64
+"""Most searches of one batch."""
 GEOJSON = "application/geo+json"
 PROBLEM = "application/problem+json"
+
+
+Limit = Annotated[int, Field(ge=1, description=f"answers wanted; more than {MAX_LIMIT} are cut to that")]
 
 
 class Filters(BaseModel):
@@ -69,7 +76,53 @@ class Filters(BaseModel):
         return Filter(**values)
 
 
-Limit = Annotated[int, Field(ge=1, description=f"answers wanted; more than {MAX_LIMIT} are cut to that")]
+class ItemFilters(BaseModel):
+    """The same in a query string: lists are separated by commas, ``intersects`` and CQL2 JSON are written as JSON."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bbox: str | None = Field(default=None, description="west,south,east,north, degrees", examples=["20,44,21,45"])
+    intersects: str | None = Field(default=None, description="GeoJSON geometry that a footprint meets")
+    datetime: str | None = Field(default=None, description="RFC 3339 time, or an interval of two, .. for open")
+    ids: str | None = Field(default=None, description="only these items")
+    labels: str | None = Field(default=None, description="items with one of these labels")
+    split: str | None = Field(default=None, description="train, validation or test")
+    filter: str | None = Field(default=None, description="CQL2, text or JSON")
+    filter_lang: str | None = Field(default=None, alias="filter-lang", description="cql2-text or cql2-json")
+    limit: Limit = 10
+    token: str | None = Field(default=None, description="from the link with rel next: the page after")
+    sample: Limit | None = Field(default=None, description="so many of them, drawn at random, instead of a page")
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The filters alone, as they came."""
+        told = self.model_dump(by_alias=True, exclude_none=True, exclude={"limit", "token", "sample"})
+        return {name: str(value) for name, value in told.items()}
+
+    def filters(self) -> Filters:
+        """The filters as in the body of a search.
+
+        Raises:
+            QueryError: a value cannot be one.
+        """
+        values: dict[str, Any] = self.asked
+        for name in ("ids", "labels"):
+            if name in values:
+                values[name] = values[name].split(",")
+        try:
+            if "bbox" in values:
+                values["bbox"] = [float(number) for number in values["bbox"].split(",")]
+            if "intersects" in values:
+                values["intersects"] = json.loads(values["intersects"])
+            if values.get("filter", "").lstrip().startswith("{"):
+                values["filter"] = json.loads(values["filter"])
+            return Filters.model_validate(values)
+        except ValidationError as error:
+            raise QueryError(explain(error.errors(), "filters")) from error
+        except (ValueError, RecursionError) as error:
+            raise QueryError(f"filters: {error}; expected numbers in bbox, JSON in intersects and CQL2 JSON") from error
+
+
 MinScore = Annotated[float, Field(ge=-1, le=1, description="least score, a cosine similarity, of an answer")]
 
 
@@ -107,7 +160,10 @@ class SearchRequest(Filters):
     modality: str | None = Field(
         default=None, description="modality of the query image, or of examples that do not say", examples=["s1"]
     )
-    target: str = Field(description="modality of the images searched", examples=["s2"])
+    target: str | Annotated[list[str], Field(min_length=1, max_length=MAX_TARGETS)] = Field(
+        description="modality of the images searched; of several, each has up to `limit` answers, which take turns",
+        examples=["s2", ["s1", "s2"]],
+    )
     limit: Limit = 10
     min_score: MinScore | None = None
     token: str | None = Field(default=None, description="from the link with rel next: the page after")
@@ -131,6 +187,23 @@ class SearchRequest(Filters):
         if self.modality is None and (self.positives is None or silent):
             raise ValueError("modality is missing; expected that of the query image, such as s1")
         return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Modalities searched, each once."""
+        return (self.target,) if isinstance(self.target, str) else tuple(dict.fromkeys(self.target))
+
+
+class BatchRequest(BaseModel):
+    """Several searches at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    searches: list[dict[str, Any]] = Field(
+        min_length=1,
+        max_length=MAX_BATCH,
+        description="bodies of `POST /v1/search`",
+    )
 
 
 class Problem(BaseModel):
@@ -158,6 +231,12 @@ class Collection(BaseModel):
     sscm: dict[str, Any] = Field(description="generation, model, target, simulated, complete")
 
 
+class Batch(BaseModel):
+    """The answer to each search of a batch, in order: a collection, or the problem that it met."""
+
+    results: list[Collection | Problem]
+
+
 class HttpProblem(Exception):
     """Ends a request with a problem."""
 
@@ -170,8 +249,27 @@ class HttpProblem(Exception):
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """A problem as HTTP answer."""
+    return JSONResponse(problem_body(status, detail), status, headers=headers, media_type=PROBLEM)
+
+
+def problem_body(status: int, detail: str) -> dict[str, Any]:
+    """A problem as JSON object."""
     body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id.get())
-    return JSONResponse(body.model_dump(exclude_none=True), status, headers=headers, media_type=PROBLEM)
+    return body.model_dump(exclude_none=True)
+
+
+def read_search(body: bytes | dict[str, Any]) -> SearchRequest:
+    """The body of a search.
+
+    Raises:
+        QueryError: it is none; what is wrong is told.
+    """
+    try:
+        if isinstance(body, bytes):
+            return SearchRequest.model_validate_json(body)
+        return SearchRequest.model_validate(body)
+    except ValidationError as error:
+        raise QueryError(explain(error.errors())) from error
 
 
 def parse_filters(text: str | None) -> Filters:

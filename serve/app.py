@@ -16,6 +16,7 @@ import errno
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -32,16 +33,16 @@ from pydantic import TypeAdapter, ValidationError
 from ray import serve
 
 from serve.api import explain
-from serve.encoder import Encoder
-from serve.gateway import Gateway, Served
+from serve.coordinator import Coordinator
+from serve.editions import read_edition
+from serve.encoder import EncoderReplica
+from serve.fanout import ShardClient
+from serve.gateway import Gateway
 from serve.guard import Rules
-from serve.shard import IndexShard, deal, live_rows
+from serve.shard_replica import ShardReplica
+from serve.swap import GATEWAY, encoder_part, shard_part
 from sscm.config import ServeConfig
-from sscm.errors import ConfigError, GenerationError, ServiceError
-from sscm.index.encoders import load_encoders
-from sscm.index.generation import Generation, read_generation
-from sscm.index.tombstones import read_tombstones
-from sscm.model.bundle import Bundle
+from sscm.errors import ConfigError, ServiceError
 from sscm.runtime import ray_session
 from sscm.workspace import open_workspace
 
@@ -53,6 +54,8 @@ READY_S = 60.0
 _LOGS = "the logs of its replicas are in session_latest/logs/serve of Ray's temporary folder"
 _ONGOING = 256
 """Requests that a replica has in hand; batches form from these."""
+_BUSY = 16
+"""Requests in hand at which one more replica is worth its start: half of an encoder's largest batch."""
 _QUEUED = 512
 """Requests that wait at a caller for one deployment; more are refused with 503."""
 _MESSAGE_BYTES = 256 * 2**20
@@ -81,50 +84,38 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
         log_format=settings.log_format,
     )
     rules.access()  # a key file that is not there is told before anything starts
-    workspace = open_workspace(settings.workspace)
-    generation = read_generation(workspace)
-    bundle = load_encoders(workspace, generation)
-    if not generation.rows:
-        raise GenerationError(
-            f"index generation {generation.number} has no rows; ingest an archive and run `sscm index`"
-        )
-    segments = generation.segments
-    whole = {segment.name for segment in segments if segment.approximate}
-    slices = deal([(segment.name, segment.rows) for segment in segments], settings.shards, whole)
-    deleted = {segment.name: read_tombstones(workspace, segment.name, segment.deleted) for segment in segments}
-    modalities = tuple(bundle.modality(name) for name in generation.modalities)
-    titles = {modality.name: modality.title for modality in modalities}
+    edition = read_edition(open_workspace(settings.workspace), settings.shards)
+    names = [modality.name for modality in edition.modalities]
+    numbers = range(len(edition.shard_rows))
+    secret = secrets.token_hex(32)
+    coordinator = _deployment(Coordinator, "coordinator", 1).bind(
+        first=edition,
+        parts=[*map(shard_part, numbers), *map(encoder_part, names)],
+        grace_s=settings.deadline_s,
+        watch_s=settings.watch_s,
+        composed=time.time(),
+    )
     encoders = {
-        name: _deployment(Encoder, f"encoder-{name}", settings.threads).bind(
-            workspace, generation.number, name, settings.threads
-        )
-        for name in titles
+        name: _scaled(EncoderReplica, encoder_part(name), settings.threads, settings.encoders, settings.max_encoders)
+        .options(user_config={})
+        .bind(coordinator=coordinator, modality=name, threads=settings.threads)
+        for name in names
     }
     shards = [
-        _deployment(IndexShard, f"shard-{i}", settings.threads).bind(
-            workspace, generation.number, part, titles, settings.threads
-        )
-        for i, part in enumerate(slices)
+        _deployment(ShardReplica, shard_part(number), settings.threads, settings.replicas)
+        .options(user_config={})
+        .bind(coordinator=coordinator, number=number, secret=secret, threads=settings.threads)
+        for number in numbers
     ]
-    served = Served(
-        workspace=workspace,
-        generation=generation.number,
-        created=generation.created,
-        modalities=modalities,
-        dimension=generation.dimension,
-        model=_about(bundle, generation),
-        simulated=generation.simulated,
-        shard_rows=tuple(live_rows(part, deleted) for part in slices),
-        properties=_properties(generation),
-    )
-    gateway = _deployment(serve.ingress()(Gateway), "gateway", 1, replicas=settings.gateways).options(
+    gateway = _scaled(serve.ingress()(Gateway), GATEWAY, 1, settings.gateways, settings.max_gateways).options(
         max_ongoing_requests=settings.max_in_flight + _ONGOING,  # the gateway refuses more by itself, with a problem
         logging_config={"enable_access_log": False},  # it writes its own lines
     )
     application: serve.Application = gateway.bind(
-        served=served,
+        coordinator=coordinator,
         encoders=encoders,
-        shards=shards,
+        shards=[ShardClient(secret) for _ in numbers],
+        parts=shards,
         deadline_s=settings.deadline_s,
         max_upload_bytes=settings.max_upload_mb * 1_000_000,
         rules=rules,
@@ -269,30 +260,21 @@ def _deployment(of: type, name: str, threads: int, replicas: int = 1) -> serve.D
     )(of)
 
 
-def _properties(generation: Generation) -> tuple[str, ...] | None:
-    """Names of the properties that any row has; None where a segment is older than they are noted."""
-    names: set[str] = set()
-    for segment in generation.segments:
-        if segment.properties is None:
-            return None
-        names.update(segment.properties)
-    return tuple(sorted(names))
-
-
-def _about(bundle: Bundle, generation: Generation) -> dict[str, Any]:
-    adapted = generation.adaptation
-    return {
-        "name": bundle.name,
-        "fingerprint": bundle.fingerprint,
-        "backbone": bundle.config.backbone,
-        "dimension": bundle.dimension,
-        "trained_on_split": bundle.split,
-        "simulated": bundle.simulated,
-        "created": bundle.created,
-        "code_version": bundle.code_version,
-        "adaptation": adapted
-        and {"kind": adapted.kind, "fingerprint": adapted.fingerprint, "images": dict(adapted.images)},
-    }
+def _scaled(of: type, name: str, threads: int, least: int, most: int) -> serve.Deployment:
+    """A deployment of so many replicas, more while each has much to do."""
+    deployment = _deployment(of, name, threads, least)
+    if most <= least:
+        return deployment
+    return deployment.options(
+        num_replicas=None,
+        autoscaling_config={
+            "min_replicas": least,
+            "max_replicas": most,
+            "target_ongoing_requests": _BUSY,
+            "upscale_delay_s": 5,
+            "downscale_delay_s": 120,
+        },
+    )
 
 
 def _config_of(args: Mapping[str, Any]) -> ServeConfig:

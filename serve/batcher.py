@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+from serve.channel import Busy
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -29,11 +31,13 @@ class Batcher(Generic[Q, A]):
         work: batch of queries → as many answers. An answer that is an exception is raised to its caller alone; an
             exception raised is raised to all callers of the batch.
         limit: largest batch.
+        room: queries that may wait; one more is refused.
     """
 
-    def __init__(self, work: Callable[[Sequence[Q]], Sequence[A | Exception]], limit: int) -> None:
+    def __init__(self, work: Callable[[Sequence[Q]], Sequence[A | Exception]], limit: int, room: int) -> None:
         self._work = work
         self._limit = limit
+        self._room = room
         self._waiting: deque[tuple[Q, asyncio.Future[tuple[A, int]]]] = deque()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="batch")
         self._drainer: asyncio.Task[None] | None = None
@@ -44,7 +48,12 @@ class Batcher(Generic[Q, A]):
 
         Returns:
             The answer, and the size of the batch that it was part of.
+
+        Raises:
+            Busy: too many queries wait.
         """
+        if len(self._waiting) >= self._room:
+            raise Busy(f"{len(self._waiting)} queries wait")
         future: asyncio.Future[tuple[A, int]] = asyncio.get_running_loop().create_future()
         self._waiting.append((query, future))
         if self._drainer is None or self._drainer.done():

@@ -10,6 +10,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from serve.api import HttpProblem
+from serve.channel import Busy
 from sscm.errors import SscmError
 
 ATTEMPTS = 2
@@ -51,6 +52,8 @@ async def call(handle: Any, method: str, *args: Any) -> Any:
         except RayTaskError as error:
             if isinstance(error.cause, SscmError):
                 raise error.cause from None
+            if isinstance(error.cause, Busy):
+                raise HttpProblem(503, "too many requests are waiting; try again", {"Retry-After": "1"}) from error
             raise
         except BackPressureError as error:
             raise HttpProblem(503, "too many requests are waiting; try again", {"Retry-After": "1"}) from error

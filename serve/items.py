@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pyarrow as pa
 import shapely
 
 STAC_VERSION = "1.1.0"
 
-_OWN = {"datetime", "start_datetime", "end_datetime", "score", "labels", "split"}
+_OWN = {"datetime", "start_datetime", "end_datetime", "score", "target", "labels", "split"}
 """Properties that say what we mean by them; a source's property of such a name is told as ``source:<name>``."""
 
 
-def stac_items(rows: pa.Table, numbers: Sequence[int], titles: Mapping[str, str]) -> list[dict[str, Any]]:
+def stac_items(rows: pa.Table, numbers: Sequence[int], titles: Mapping[str, str]) -> list[bytes]:
     """Items of some rows.
 
     Args:
@@ -26,12 +26,12 @@ def stac_items(rows: pa.Table, numbers: Sequence[int], titles: Mapping[str, str]
         titles: modality name → what people call it.
 
     Returns:
-        STAC Items: ``datetime`` is the earliest acquisition, the interval of all is told where they differ, and each
-        preview asset says its own. A pair of unknown time has ``datetime`` null.
+        STAC Items as JSON: ``datetime`` is the earliest acquisition, the interval of all is told where they differ, and
+        each preview asset says its own. A pair of unknown time has ``datetime`` null.
     """
     chosen = rows.take(pa.array(numbers, pa.int64()))
     footprints = shapely.to_geojson(shapely.from_wkb(chosen["geometry"].to_numpy()))
-    return [_item(row, text, titles) for row, text in zip(chosen.to_pylist(), footprints, strict=True)]
+    return [orjson.dumps(_item(row, text, titles)) for row, text in zip(chosen.to_pylist(), footprints, strict=True)]
 
 
 def item_path(pair_id: str) -> str:
@@ -39,9 +39,10 @@ def item_path(pair_id: str) -> str:
     return f"/v1/items/{quote(pair_id, safe='')}"
 
 
-def with_score(item: dict[str, Any], score: float) -> dict[str, Any]:
-    """The item as an answer to a query."""
-    return {**item, "properties": {**item["properties"], "score": score}}
+def scored(item: bytes, score: float, target: str) -> bytes:
+    """An item as an answer to a query: with its score, and the modality whose image matched."""
+    # Properties come last in an item, and are never empty: what is added goes before the two braces.
+    return b'%b,"score":%b,"target":%b}}' % (item[:-2], orjson.dumps(score), orjson.dumps(target))
 
 
 def _item(row: Mapping[str, Any], footprint: str | None, titles: Mapping[str, str]) -> dict[str, Any]:
@@ -69,8 +70,7 @@ def _item(row: Mapping[str, Any], footprint: str | None, titles: Mapping[str, st
         "type": "Feature",
         "stac_version": STAC_VERSION,
         "id": row["pair_id"],
-        "geometry": None if footprint is None else json.loads(footprint),
-        "properties": properties,
+        "geometry": None if footprint is None else orjson.Fragment(footprint),
         "assets": assets,
         "links": [
             {"rel": "self", "href": path, "type": "application/geo+json"},
@@ -82,6 +82,7 @@ def _item(row: Mapping[str, Any], footprint: str | None, titles: Mapping[str, st
     }
     if row["bbox"] is not None:  # GeoJSON and STAC have no null bbox
         item["bbox"] = [row["bbox"][corner] for corner in ("xmin", "ymin", "xmax", "ymax")]
+    item["properties"] = properties
     return item
 
 

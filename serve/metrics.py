@@ -21,6 +21,8 @@ import prometheus_client
 import ray
 from ray.util import metrics as ray_metrics
 
+from serve.messages import ShardAnswer
+
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of latency histograms, seconds: from an empty request to the default deadline."""
@@ -90,15 +92,34 @@ class Histogram:
             self._ray.observe(value, tags=dict(zip(self._labelnames, labels, strict=True)))
 
 
+class Gauge:
+    """A number that rises and falls.
+
+    Args:
+        name: as in ``prometheus_client``.
+        documentation: one line of help.
+        registry: of this process.
+    """
+
+    def __init__(self, name: str, documentation: str, registry: prometheus_client.CollectorRegistry) -> None:
+        self._local = prometheus_client.Gauge(name, documentation, registry=registry)
+        self._ray: Any = ray_metrics.Gauge(name, description=documentation) if ray.is_initialized() else None
+
+    def set(self, value: float) -> None:
+        """Set it."""
+        self._local.set(value)
+        if self._ray is not None:
+            self._ray.set(value)
+
+
 class GatewayMetrics:
     """What a gateway counts.
 
     Args:
         replica: name of this gateway among its like.
-        generation: index generation that it answers from.
     """
 
-    def __init__(self, replica: str, generation: int) -> None:
+    def __init__(self, replica: str) -> None:
         self.registry = prometheus_client.CollectorRegistry()
         self.requests = Counter("sscm_requests", "HTTP requests answered", ("route", "status"), self.registry)
         self.latency = Histogram(
@@ -106,7 +127,7 @@ class GatewayMetrics:
         )
         self.stages = Histogram(
             "sscm_stage_seconds",
-            "Time of one stage of a request: decode, encode, search, merge",
+            "Time of one stage: decode, encode, fan-out (what shards take in all), scan (a batch's search), merge",
             ("stage",),
             LATENCY_S,
             self.registry,
@@ -131,10 +152,24 @@ class GatewayMetrics:
             (),
             self.registry,
         )
-        about = prometheus_client.Gauge(
-            "sscm_gateway_info", "The gateway that shows this page", ("replica", "generation"), registry=self.registry
+        self.shard_errors = Counter(
+            "sscm_shard_errors", "Calls of a shard that no replica answered", ("shard", "status"), self.registry
         )
-        about.labels(replica, str(generation)).set(1)
+        self.generation = Gauge("sscm_generation", "Index generation that is served", self.registry)
+        self.waiting = Gauge("sscm_waiting_queries", "Queries that wait in a gateway for their batch", self.registry)
+        about = prometheus_client.Gauge(
+            "sscm_gateway_info", "The gateway that shows this page", ("replica",), registry=self.registry
+        )
+        about.labels(replica).set(1)
+
+    def answered(self, answer: ShardAnswer, batch: int) -> None:
+        """Count a shard's answer to a query, which was in a batch of so many."""
+        self.batches.observe(batch, "search")
+        self.stages.observe(answer.seconds, "scan")
+        if answer.scans:
+            self.scans.inc(amount=answer.scans)
+        if answer.widened:
+            self.widened.inc(amount=answer.widened)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

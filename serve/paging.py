@@ -1,7 +1,7 @@
 """Pages of answers: which part of them is asked for, and the token that says where the next one starts.
 
 A page is the answers from one rank to another. Every page is searched for anew, so that a token only holds if the same
-query meets the same generation of the index: it says for which it was made.
+query meets the same generation of the index: it says for which it was made. Lists of items go on from a row of a shard.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from serve.api import GEOJSON, MAX_LIMIT, Filters
-from serve.messages import ShardQuery
+from serve.messages import Listed, ShardQuery
 from sscm.errors import QueryError
 
+_OF_ANOTHER = (
+    "token was made for another query; send it with the query that it was given for (only limit may change), or ask "
+    "without it"
+)
 MAX_WINDOW = 10_000
 """Last rank that pages reach: each shard searches and sends all answers up to the end of a page."""
 
@@ -53,21 +59,17 @@ class Page:
         """Rank of its last answer."""
         return self.offset + self.limit
 
-    def require(self, query: str) -> None:
-        """Check that it continues a query; raises QueryError where it was made for another."""
-        if self.query is not None and self.query != query:
-            raise QueryError(
-                "token was made for another query; send it with the query that it was given for (only limit may "
-                "change), or ask without it"
-            )
+    def require(self, queries: Sequence[ShardQuery]) -> None:
+        """Check that it continues these queries; raises QueryError where it was made for others."""
+        if self.query is not None and self.query != digest(queries):
+            raise QueryError(_OF_ANOTHER)
 
     def links(self, query: str, generation: int) -> list[dict[str, Any]]:
         """The link to the next page, as STAC API has it for POST; none where pages reach no further."""
         limit = min(self.limit, MAX_WINDOW - self.end)
         if not self.followed or limit < 1:
             return []
-        value = json.dumps({"generation": generation, "offset": self.end, "query": query})
-        token = base64.urlsafe_b64encode(value.encode()).decode().rstrip("=")
+        token = _token({"generation": generation, "offset": self.end, "query": query})
         where = {"rel": "next", "href": "/v1/search", "method": "POST", "type": GEOJSON}
         return [{**where, "body": {"token": token, "limit": limit}, "merge": True}]
 
@@ -77,13 +79,13 @@ class Wanted:
     """What a search asks for, whatever it searches by.
 
     Args:
-        target: modality searched.
+        targets: modalities searched, each once.
         page: which of the answers.
         filters: which items may answer.
         least: least score of an answer; None for any.
     """
 
-    target: str
+    targets: tuple[str, ...]
     page: Page
     filters: Filters = field(default_factory=Filters)
     least: float | None = None
@@ -102,26 +104,120 @@ def read_page(limit: int, token: str | None, generation: int) -> Page:
     """
     if token is None:
         return Page(limit=limit, followed=True)
+    value = _read(token, {"generation": int, "offset": int, "query": str})
+    if not 1 <= value["offset"] < MAX_WINDOW:
+        raise QueryError(_no_token(token))
+    _require_generation(value["generation"], generation)
+    return Page(limit=limit, offset=value["offset"], query=value["query"], followed=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemsPage:
+    """Which of the items that pass a filter are asked for: so many, from a row of a shard on.
+
+    Args:
+        limit: how many.
+        shard: number of the shard that the page begins in.
+        row: number of its row there.
+        filters: digest of the filters that it continues; None for a first page.
+    """
+
+    limit: int
+    shard: int = 0
+    row: int = 0
+    filters: str | None = None
+
+    def require(self, text: str | None) -> None:
+        """Check that it continues a list of the same filters; raises QueryError where it was made for others."""
+        if self.filters is not None and self.filters != _digest_of(text):
+            raise QueryError(_OF_ANOTHER)
+
+    def first_of(self, shard: int) -> int:
+        """Number of the row of a shard that the page begins with there."""
+        return self.row if shard == self.shard else 0
+
+    def room_of(self, shard: int) -> int:
+        """Most items that it takes from a shard."""
+        return 0 if shard < self.shard else self.limit
+
+    def taken(self, lists: Sequence[Listed], numbers: Sequence[int]) -> tuple[list[bytes], tuple[int, int] | None]:
+        """The items of the page, of what each shard gave; and shard and row that the next one begins with, if any."""
+        items: list[bytes] = []
+        for number, listed in zip(numbers, lists, strict=True):
+            if number < self.shard:
+                continue
+            room = self.limit - len(items)
+            items += listed.items[:room]
+            if len(listed.items) > room:
+                return items, (number, listed.rows[room])
+            if listed.following is not None:
+                return items, (number, listed.following)
+        return items, None
+
+    def links(
+        self, following: tuple[int, int], text: str | None, generation: int, asked: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """The link to the next page.
+
+        Args:
+            following: shard and row that it begins with.
+            text: the filters.
+            generation: number of the generation.
+            asked: the query string of the filters, name → value.
+        """
+        shard, row = following
+        value = {"generation": generation, "shard": shard, "row": row, "filters": _digest_of(text)}
+        query = urlencode({**asked, "limit": self.limit, "token": _token(value)})
+        return [{"rel": "next", "href": f"/v1/items?{query}", "method": "GET", "type": GEOJSON}]
+
+
+def read_items_page(limit: int, token: str | None, generation: int) -> ItemsPage:
+    """The page of items that a token asks for; the first one without.
+
+    Raises:
+        QueryError: the token is none, or of another generation.
+    """
+    limit = min(limit, MAX_LIMIT)
+    if token is None:
+        return ItemsPage(limit=limit)
+    value = _read(token, {"generation": int, "shard": int, "row": int, "filters": str})
+    if min(value["shard"], value["row"]) < 0 or max(value["shard"], value["row"]) >= 2**62:
+        raise QueryError(_no_token(token))
+    _require_generation(value["generation"], generation)
+    return ItemsPage(limit=limit, shard=value["shard"], row=value["row"], filters=value["filters"])
+
+
+def _token(value: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def _read(token: str, fields: Mapping[str, type]) -> dict[str, Any]:
     try:
         value = json.loads(base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4)))
-        made, offset, query = value["generation"], value["offset"], value["query"]
-        if (
-            type(made) is not int
-            or type(offset) is not int
-            or not 1 <= offset < MAX_WINDOW
-            or not isinstance(query, str)
-        ):
+        if not isinstance(value, dict) or any(type(value.get(name)) is not kind for name, kind in fields.items()):
             raise ValueError(value)
-    except (ValueError, TypeError, KeyError, RecursionError, binascii.Error) as error:
-        shown = token if len(token) <= 40 else f"{token[:39]}…"
-        raise QueryError(f"token {shown!r} is none of this service; take it from the link with rel next") from error
+    except (ValueError, TypeError, RecursionError, binascii.Error) as error:
+        raise QueryError(_no_token(token)) from error
+    return value
+
+
+def _no_token(token: str) -> str:
+    shown = token if len(token) <= 40 else f"{token[:39]}…"
+    return f"token {shown!r} is none of this service; take it from the link with rel next"
+
+
+def _require_generation(made: int, generation: int) -> None:
     if made != generation:
         raise QueryError(f"token is of generation {made} of the index, and {generation} is served now; ask without it")
-    return Page(limit=limit, offset=offset, query=query, followed=True)
 
 
-def digest(query: ShardQuery) -> str:
-    """What tells a query from another, whatever part of the answers is asked for."""
-    restriction = query.filter and query.filter.key()
-    asked = json.dumps([query.target, restriction, query.least, sorted(query.exclude)])
-    return hashlib.sha256(query.vector.tobytes() + asked.encode()).hexdigest()[:16]
+def _digest_of(text: str | None) -> str:
+    return hashlib.sha256((text or "").encode()).hexdigest()[:16]
+
+
+def digest(queries: Sequence[ShardQuery]) -> str:
+    """What tells queries, one a target, from others, whatever part of the answers is asked for."""
+    asked = [
+        [query.target, query.filter and query.filter.key(), query.least, sorted(query.exclude)] for query in queries
+    ]
+    return hashlib.sha256(queries[0].vector.tobytes() + json.dumps(asked).encode()).hexdigest()[:16]

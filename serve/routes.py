@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, File, Form, Query, Request, UploadFile
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
-from serve.api import (
-    GEOJSON,
-    MAX_LIMIT,
-    Collection,
-    HttpProblem,
-    Limit,
-    MinScore,
-    Problem,
-    SearchRequest,
-    explain,
-    parse_filters,
-    problem,
-)
+from serve.api import BatchRequest, HttpProblem, Problem, SearchRequest, explain, problem
 from serve.guard import Guard
+from serve.item_routes import add_items
 from serve.metrics import CONTENT_TYPE
-from serve.paging import Page, Wanted, read_page
 from serve.reference import add_reference, describe_keys
-from serve.upload import Upload
+from serve.search_routes import add_search
 from sscm.errors import BandMismatchError, QueryError, SscmError
 from sscm.version import code_version
 
@@ -36,9 +25,6 @@ if TYPE_CHECKING:
     from serve.gateway import Gateway
 
 log = logging.getLogger("ray.serve")
-
-PREVIEW_AGE_S = 3600
-"""Seconds for which a browser may keep a preview."""
 
 PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """What the page may load: its own script and style, and what this service answers; nothing from elsewhere."""
@@ -58,6 +44,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+_BODIES: dict[str, type[BaseModel]] = {"BatchRequest": BatchRequest, "SearchRequest": SearchRequest}
+_REFUSED: dict[str, Any] = {"model": Problem, "description": "The current generation of the index cannot be served"}
+
 
 def build_api(gateway: Gateway) -> FastAPI:
     """The application.
@@ -74,10 +63,11 @@ def build_api(gateway: Gateway) -> FastAPI:
         responses=_PROBLEMS,
     )
     _tell_errors(api)
-    _add_search(api, gateway)
-    _add_items(api, gateway)
+    add_search(api, gateway)
+    add_items(api, gateway)
     _add_operations(api, gateway)
     add_reference(api)
+    _describe_bodies(api)
     if gateway.rules.keys is not None:
         describe_keys(api)
     api.add_middleware(
@@ -88,113 +78,45 @@ def build_api(gateway: Gateway) -> FastAPI:
         rules=gateway.rules,
         access=gateway.access,
         replica=gateway.replica,
-        generation=lambda: gateway.served.generation,
+        generation=lambda: gateway.generation,
     )
     return api
 
 
-def _add_search(api: FastAPI, gateway: Gateway) -> None:
-    @api.post("/v1/search", response_model=Collection, tags=["search"])
-    async def search(request: SearchRequest) -> Response:
-        """Search by an embedding, with an indexed item as example, or with several examples, wanted and unwanted.
-
-        With an item, `modality` says which of its images is the example. Where `target` is the same modality the item
-        itself is left out; across modalities it may answer. So with each of several examples.
-
-        The link with `rel` next asks for the next page: the same body with the link's merged in. A page is of the
-        generation of the index that it was first asked of; where another is served since, the token is refused.
-        """
-        page = read_page(request.limit, request.token, gateway.served.generation)
-        wanted = Wanted(target=request.target, page=page, filters=request, least=request.min_score)
-        if request.positives is not None:
-            negatives = request.negatives or ()
-            return _geojson(await gateway.search_by_examples(request.positives, negatives, request.modality, wanted))
-        modality = gateway.served.modality(request.modality or "", "modality").name
-        if request.id is not None:
-            return _geojson(await gateway.search_by_id(request.id, modality, wanted))
-        return _geojson(await gateway.search(gateway.given_vector(request.vector or ()), wanted))
-
-    @api.post("/v1/search/image", response_model=Collection, tags=["search"])
-    async def search_image(
-        files: Annotated[list[UploadFile], File(description="GeoTIFFs, one .npz or .npy, or a PNG for 8-bit sensors")],
-        modality: Annotated[str, Form(description="modality of the image")],
-        target: Annotated[str, Form(description="modality of the images searched")],
-        limit: Annotated[Limit, Form()] = 10,
-        filters: Annotated[str | None, Form(description="JSON object: bbox, datetime, labels, filter, …")] = None,
-        min_score: Annotated[MinScore | None, Form()] = None,
-    ) -> Response:
-        """Search by an image.
-
-        Bands are told by name: a GeoTIFF's band descriptions, or one file a band, its name ending in `_B02.tif`. An
-        `.npz` holds one array `[bands, rows, columns]` a band group, named after it.
-        """
-        restriction = parse_filters(filters)
-        gateway.served.modality(target, "target")
-        vector = await gateway.embed(await _uploads(files), modality)
-        wanted = Wanted(target=target, page=Page(limit=limit), filters=restriction, least=min_score)
-        return _geojson(await gateway.search(vector, wanted))
-
-    @api.post("/v1/embed", tags=["search"])
-    async def embed(
-        files: Annotated[list[UploadFile], File(description="as for /v1/search/image")],
-        modality: Annotated[str, Form(description="modality of the image")],
-    ) -> dict[str, Any]:
-        """The embedding of an image: `dimension` numbers of unit norm."""
-        vector = await gateway.embed(await _uploads(files), modality)
-        model = {name: gateway.served.model[name] for name in ("name", "fingerprint")}
-        return {"modality": modality, "vector": vector.tolist(), "model": model}
-
-
-def _add_items(api: FastAPI, gateway: Gateway) -> None:
-    # An id may hold slashes: the longer routes come first.
-    @api.get("/v1/items", response_model=Collection, tags=["items"])
-    async def sample(sample: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="how many")] = 10) -> Response:
-        """Items drawn at random, each as likely as any other."""
-        return _geojson(await gateway.sample(sample))
-
-    @api.get("/v1/items/{pair_id:path}/preview/{modality}", tags=["items"], response_class=Response)
-    async def preview(pair_id: str, modality: str) -> Response:
-        """A small picture of one image, JPEG."""
-        picture = await gateway.preview(pair_id, modality)
-        kept = {"Cache-Control": f"private, max-age={PREVIEW_AGE_S}"}  # by the browser: a shared cache asks for no key
-        return Response(picture, media_type="image/jpeg", headers=kept)
-
-    @api.get("/v1/items/{pair_id:path}/similar", response_model=Collection, tags=["items"])
-    async def similar(
-        pair_id: str, modality: str, target: str | None = None, limit: Limit = 10, min_score: MinScore | None = None
-    ) -> Response:
-        """Search with this item's image of `modality` as example; `target` is the same modality if not given."""
-        wanted = Wanted(target=target or modality, page=Page(limit=limit), least=min_score)
-        return _geojson(await gateway.search_by_id(pair_id, modality, wanted))
-
-    @api.get("/v1/items/{pair_id:path}", tags=["items"])
-    async def item(pair_id: str) -> Response:
-        """One item, as STAC."""
-        return _geojson((await gateway.find(pair_id)).item)
-
-
 def _add_operations(api: FastAPI, gateway: Gateway) -> None:
-    served = gateway.served
     page = (Path(__file__).parent / "web" / "index.html").read_text("utf-8")
 
     @api.get("/v1/index", tags=["about"])
     async def index() -> dict[str, Any]:
         """What is searched."""
+        edition = (await gateway.turn()).edition
         return {
-            "generation": served.generation,
-            "created": served.created,
-            "items": sum(served.shard_rows),
-            "shards": list(served.shard_rows),
-            "modalities": [{"name": m.name, "title": m.title} for m in served.modalities],
-            "dimension": served.dimension,
-            "simulated": served.simulated,
-            "model": {name: served.model[name] for name in ("name", "fingerprint")},
+            "generation": edition.generation,
+            "created": edition.created,
+            "code_version": edition.code_version,
+            "items": sum(edition.shard_rows),
+            "shards": list(edition.shard_rows),
+            "modalities": [{"name": m.name, "title": m.title} for m in edition.modalities],
+            "dimension": edition.dimension,
+            "recall": edition.recall,
+            "properties": edition.properties,
+            "simulated": edition.simulated,
+            "model": {name: edition.model[name] for name in ("name", "fingerprint")},
         }
 
     @api.get("/v1/model", tags=["about"])
     async def model() -> dict[str, Any]:
-        """The model that embeds queries, with the bands that it wants."""
-        return {**served.model, "modalities": [m.to_json() for m in served.modalities]}
+        """The model that embeds queries: the bands that it wants, how they are normalised, what it was trained on."""
+        edition = (await gateway.turn()).edition
+        return {**edition.model, "modalities": [m.to_json() for m in edition.modalities]}
+
+    @api.post("/v1/admin/reload", tags=["operation"], responses={409: _REFUSED})
+    async def reload() -> dict[str, Any]:
+        """Move the service to the index's current generation: loaded everywhere first, no request fails for it.
+
+        Where that takes longer than a request may, `loading` names the generation; ask again, or look at `/readyz`.
+        """
+        return await gateway.reload()
 
     @api.get("/", include_in_schema=False)
     async def start() -> HTMLResponse:
@@ -243,9 +165,26 @@ def _tell_errors(api: FastAPI) -> None:
         return problem(error.status_code, detail, dict(error.headers) if error.headers else None)
 
 
-async def _uploads(files: list[UploadFile]) -> list[Upload]:
-    return [Upload(file.filename or "upload", await file.read()) for file in files]
+def _describe_bodies(api: FastAPI) -> None:
+    """Tell in the description what bodies are like that FastAPI does not read."""
+    plain = api.openapi
 
+    def described() -> dict[str, Any]:
+        document = plain()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        for path in document["paths"].values():
+            for operation in path.values():
+                name = operation.pop("x-body", None)
+                if name is None:
+                    continue
+                body = _BODIES[name]
+                schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(schema.pop("$defs", {}))
+                schemas[name] = schema
+                reference = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+                operation["requestBody"] = {"required": True, "content": {"application/json": reference}}
+        batch = schemas["BatchRequest"]["properties"]["searches"]  # each is read by itself, so that one that is wrong
+        batch["items"] = {"$ref": "#/components/schemas/SearchRequest"}  # leaves the others alone
+        return document
 
-def _geojson(value: dict[str, Any]) -> JSONResponse:
-    return JSONResponse(value, media_type=GEOJSON)
+    api.openapi = described  # type: ignore[method-assign]

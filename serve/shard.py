@@ -3,100 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import sys
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from serve.batcher import Batcher
-from serve.items import stac_items
-from serve.messages import Found, ShardAnswer, ShardHit, ShardQuery
+from serve.editions import Slice
+from serve.items import scored, stac_items
+from serve.messages import Found, Listed, ShardAnswer, ShardHit, ShardQuery
 from sscm.errors import SscmError, WorkspaceError
 from sscm.index.filters import Filter
 from sscm.index.generation import open_segments, read_generation
 from sscm.index.pins import reading
-from sscm.index.search import Hit, IndexReader
+from sscm.index.search import IndexReader
 from sscm.index.segment import Segment
-from sscm.index.tombstones import RowNumbers
 from sscm.workspace import Workspace
 
 MAX_BATCH = 64
 """Queries searched at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """Rows of one segment.
-
-    Args:
-        segment: its name.
-        start: first row.
-        stop: one after the last row.
-    """
-
-    segment: str
-    start: int
-    stop: int
-
-
-def deal(
-    segments: Sequence[tuple[str, int]], shards: int, whole: Collection[str] = frozenset()
-) -> list[tuple[Slice, ...]]:
-    """Deal the rows of all segments, one after the other, evenly over shards.
-
-    Args:
-        segments: name and rows of each.
-        shards: how many shards are wanted.
-        whole: names of segments that are not to be cut, since an approximate index searches all of one.
-
-    Returns:
-        The slices of each shard; where all may be cut, their rows differ by at most one between shards. Fewer shards
-        where there are fewer rows, or fewer segments that are not to be cut.
-    """
-    total = sum(rows for _, rows in segments)
-    shards = max(1, min(shards, total))
-    bounds = {_edge(segments, total * i // shards, whole) for i in range(shards + 1)}
-    dealt: list[tuple[Slice, ...]] = []
-    if not total:
-        return [()]
-    for low, high in itertools.pairwise(sorted(bounds)):
-        slices, first = [], 0
-        for name, rows in segments:
-            start, stop = max(low - first, 0), min(high - first, rows)
-            if start < stop:
-                slices.append(Slice(segment=name, start=start, stop=stop))
-            first += rows
-        dealt.append(tuple(slices))
-    return dealt
-
-
-def _edge(segments: Sequence[tuple[str, int]], bound: int, whole: Collection[str]) -> int:
-    """A bound between shards; the nearer end of the segment that it would cut where that is not to be cut."""
-    first = 0
-    for name, rows in segments:
-        if first < bound < first + rows:
-            return bound if name not in whole else first if 2 * (bound - first) < rows else first + rows
-        first += rows
-    return bound
-
-
-def live_rows(slices: Sequence[Slice], deleted: Mapping[str, RowNumbers]) -> int:
-    """Rows of some slices that are not deleted.
-
-    Args:
-        slices: the slices.
-        deleted: segment → numbers of its deleted rows, sorted.
-    """
-    rows = 0
-    for part in slices:
-        low, high = np.searchsorted(deleted[part.segment], (part.start, part.stop))
-        rows += part.stop - part.start - int(high - low)
-    return rows
+MAX_WAITING = 1024
+"""Queries that wait for their batch; more are sent away."""
+KEPT_ITEMS = 20_000
+"""Items that are kept as JSON: what answers once often answers again. A kilobyte each."""
+KEPT_LISTS = 16
+"""Filters for which the rows that pass are kept while they are browsed."""
 
 
 class IndexShard:
@@ -140,10 +76,14 @@ class IndexShard:
         self._live = {name: _live(segment) for name, segment in self._segments.items()}
         self._properties = {name for info in whole.segments for name in info.properties or ()}
         self._titles = dict(titles)
-        self._batcher: Batcher[ShardQuery, ShardAnswer] = Batcher(self.search_batch, MAX_BATCH)
+        self._batcher: Batcher[ShardQuery, ShardAnswer] = Batcher(self.search_batch, MAX_BATCH, MAX_WAITING)
+        self._items: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._listed: OrderedDict[str, list[tuple[Segment, npt.NDArray[np.int64]]]] = OrderedDict()
+        self._random = np.random.default_rng()
+        self._lock = threading.Lock()  # of what is kept: batches and single calls run on threads of their own
 
     def __del__(self) -> None:
-        """Give the pin back; Ray Serve calls this when it stops a replica."""
+        """Give the pin back, when nobody asks this generation any more."""
         pin = getattr(self, "_pin", None)
         if pin is not None and not sys.is_finalizing():  # threads and files are not to be had any more then
             with suppress(WorkspaceError):  # it runs out by itself
@@ -154,6 +94,7 @@ class IndexShard:
 
         Raises:
             QueryError: the query cannot be answered.
+            Busy: too many queries wait.
         """
         return await self._batcher(query)
 
@@ -163,9 +104,10 @@ class IndexShard:
         A query that cannot be answered yields its error and leaves the others alone.
         """
         answers: list[ShardAnswer | Exception] = [ShardAnswer([], 0)] * len(queries)
-        kinds: dict[str, list[int]] = {}
+        kinds: dict[tuple[str, str], list[int]] = {}
         for place, query in enumerate(queries):
-            kinds.setdefault(repr((query.target, query.filter)), []).append(place)
+            key = "" if query.filter is None else query.filter.key()
+            kinds.setdefault((query.target, key), []).append(place)
         for places in kinds.values():
             try:
                 found = self._search_alike([queries[place] for place in places])
@@ -176,6 +118,7 @@ class IndexShard:
         return answers
 
     def _search_alike(self, queries: Sequence[ShardQuery]) -> Sequence[ShardAnswer | Exception]:
+        start = time.perf_counter()
         target, restriction = queries[0].target, queries[0].filter
         before = self._reader.counts
         hits = self._reader.search(
@@ -189,29 +132,44 @@ class IndexShard:
             [hit for hit in found[: query.k] if query.least is None or hit.score >= query.least]
             for found, query in zip(hits, queries, strict=True)
         ]
-        items = self._items_of([hit for found in kept for hit in found])
+        items = self._items_of([(hit.segment, hit.row) for found in kept for hit in found])
         matched = self._reader.count(restriction, target)
         after = self._reader.counts
         scans = (after.queries - before.queries) / len(queries)
         widened = (after.widened - before.widened) / len(queries)
         return [
             ShardAnswer(
-                [ShardHit(hit.pair_id, hit.score, items[hit.segment, hit.row]) for hit in found],
+                [
+                    ShardHit(hit.pair_id, hit.score, scored(items[hit.segment, hit.row], hit.score, target))
+                    for hit in found
+                ],
                 matched - sum(self._matches(pair_id, target, restriction) for pair_id in query.exclude),
                 scans,
                 widened,
+                time.perf_counter() - start,
             )
             for found, query in zip(kept, queries, strict=True)
         ]
 
-    def _items_of(self, hits: Sequence[Hit]) -> dict[tuple[str, int], dict[str, Any]]:
-        """Each row's item, made once however many queries it answers."""
-        items = {}
-        for name, segment in self._segments.items():
-            rows = sorted({hit.row for hit in hits if hit.segment == name})
-            if rows:
-                made = stac_items(segment.rows, rows, self._titles)
-                items.update({(name, row): item for row, item in zip(rows, made, strict=True)})
+    def _items_of(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+        """Items of some rows as JSON, each made once however many queries it answers."""
+        items: dict[tuple[str, int], bytes] = {}
+        missing: dict[str, list[int]] = {}
+        with self._lock:
+            for place in set(places):
+                kept = self._items.get(place)
+                if kept is None:
+                    missing.setdefault(place[0], []).append(place[1])
+                else:
+                    items[place] = kept
+                    self._items.move_to_end(place)
+        for name, rows in missing.items():
+            made = stac_items(self._segments[name].rows, sorted(rows), self._titles)
+            items.update(((name, row), item) for row, item in zip(sorted(rows), made, strict=True))
+        with self._lock:
+            self._items.update(items)
+            while len(self._items) > KEPT_ITEMS:
+                self._items.popitem(last=False)
         return items
 
     def _matches(self, pair_id: str, target: str, restriction: Filter | None) -> bool:
@@ -229,16 +187,70 @@ class IndexShard:
         place = self._reader.find(pair_id)
         return None if place is None else self._found(place[0], place[1], modality)
 
-    def rows(self, numbers: Sequence[int]) -> list[Found]:
-        """Pairs by their place among the rows of this shard that are not deleted, counted over its slices."""
-        found = []
-        for number in numbers:
-            place = number
-            for name, live in self._live.items():
-                if place < len(live):
-                    found.append(self._found(self._segments[name], int(live[place]), None))
-                    break
-                place -= len(live)
+    def browse(self, restriction: Filter | None, first: int, limit: int) -> Listed:
+        """Rows that pass a filter, whatever is in them, in the order of the index.
+
+        Args:
+            restriction: the filter, or None.
+            first: number of the first row, among all rows of this shard.
+            limit: most rows wanted.
+
+        Raises:
+            QueryError: the filter cannot be answered.
+        """
+        places: list[tuple[str, int]] = []
+        matched, start, following = 0, 0, None
+        numbers: list[int] = []
+        for segment, rows in self._passing(restriction):
+            matched += len(rows)
+            later = rows[np.searchsorted(rows, first - start) :]
+            taken = later[: limit - len(places)]
+            places += [(segment.name, int(row)) for row in taken]
+            numbers += [start + int(row) for row in taken]
+            if following is None and len(taken) < len(later):
+                following = start + int(later[len(taken)])
+            start += len(segment)
+        items = self._items_of(places)
+        return Listed(matched, [items[place] for place in places], numbers, following)
+
+    def sample(self, restriction: Filter | None, count: int) -> Listed:
+        """Rows that pass a filter, drawn at random, each as likely as any other, in no order.
+
+        Args:
+            restriction: the filter, or None.
+            count: most rows wanted.
+
+        Raises:
+            QueryError: the filter cannot be answered.
+        """
+        passing = self._passing(restriction)
+        sizes = np.cumsum([0, *(len(rows) for _, rows in passing)])
+        drawn = self._random.choice(int(sizes[-1]), min(count, int(sizes[-1])), replace=False)
+        places = []
+        for number in drawn:
+            part = int(np.searchsorted(sizes, number, "right")) - 1
+            segment, rows = passing[part]
+            places.append((segment.name, int(rows[number - sizes[part]])))
+        items = self._items_of(places)
+        return Listed(int(sizes[-1]), [items[place] for place in places], [int(number) for number in drawn])
+
+    def _passing(self, restriction: Filter | None) -> list[tuple[Segment, npt.NDArray[np.int64]]]:
+        """Rows of each segment that pass a filter and are not deleted."""
+        key = "" if restriction is None else restriction.key()
+        with self._lock:
+            found = self._listed.get(key)
+        if found is None:
+            found = []
+            for name, segment in self._segments.items():
+                rows = np.asarray(self._live[name], np.int64)
+                if restriction is not None:
+                    rows = rows[restriction.bitmap(segment.rows, None, self._properties)[rows]]
+                found.append((segment, rows))
+        with self._lock:
+            self._listed[key] = found
+            self._listed.move_to_end(key)
+            while len(self._listed) > KEPT_LISTS:
+                self._listed.popitem(last=False)
         return found
 
     def _found(self, segment: Segment, row: int, modality: str | None) -> Found:
@@ -246,7 +258,7 @@ class IndexShard:
         if modality is not None and segment.rows[f"has_{modality}"][row].as_py():
             vector = np.array(segment.vectors(modality)[row], np.float32)
         return Found(
-            item=stac_items(segment.rows, [row], self._titles)[0],
+            item=self._items_of([(segment.name, row)])[segment.name, row],
             archive_file=segment.rows["archive_file"][row].as_py(),
             archive_row=segment.rows["archive_row"][row].as_py(),
             vector=vector,
@@ -256,8 +268,8 @@ class IndexShard:
         """Rows of this shard that are not deleted, which says that it answers."""
         return sum(map(len, self._live.values()))
 
-    def check_health(self) -> None:
-        """Raise if a batch is stuck; Serve then starts another replica."""
+    def check(self) -> None:
+        """Raise RuntimeError if a batch is stuck."""
         self._batcher.check()
 
 

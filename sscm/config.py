@@ -450,8 +450,18 @@ class ServeConfig:
     """Port to listen on."""
     shards: int = 1
     """Index-shard deployments over which the segments are spread."""
+    replicas: int = 1
+    """Replicas of each index shard; with two, one that is lost is not missed."""
     gateways: int = 1
-    """Gateway replicas."""
+    """Gateway replicas, at least."""
+    max_gateways: int = 0
+    """Gateway replicas while there is much to do; no more than --gateways if that is larger."""
+    encoders: int = 1
+    """Encoder replicas a modality, at least."""
+    max_encoders: int = 0
+    """Encoder replicas a modality while there is much to do; no more than --encoders if that is larger."""
+    watch_s: float = 5.0
+    """Seconds between two looks whether the index has a newer generation, to serve that; 0 for `sscm reload` only."""
     threads: int = 2
     """CPU threads of one encoder or index shard."""
     deadline_s: float = 10.0
@@ -475,15 +485,64 @@ class ServeConfig:
             )
         _require(self.max_in_flight >= 1, f"max_in_flight = {self.max_in_flight}; expected at least 1")
         _require(
-            min(self.shards, self.gateways, self.threads) >= 1, "shards, gateways and threads: expected at least 1"
+            min(self.shards, self.replicas, self.gateways, self.encoders, self.threads) >= 1,
+            "shards, replicas, gateways, encoders and threads: expected at least 1",
         )
         _require(0 <= self.port < 65536, f"port = {self.port}; expected 0 to 65535")
+        _require(self.watch_s >= 0, f"watch_s = {self.watch_s}; expected at least 0")
         _require(self.deadline_s > 0, f"deadline_s = {self.deadline_s}; expected more than 0")
 
     @property
     def origins(self) -> tuple[str, ...]:
         """The origins of ``cors_origins``."""
         return tuple(origin.strip() for origin in self.cors_origins.split(",") if origin.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """What a running service is asked for, and how its answers are shown."""
+
+    target: tuple[str, ...]
+    """Modality that is looked for, e.g. s2. Of several, each has as many answers."""
+    modality: str | None = None
+    """What the image, or the item that is the example, was taken by, e.g. s1."""
+    id: str | None = None
+    """Search by an item of the index instead of files."""
+    like: tuple[str, ...] = ()
+    """Search by several items: ids of those wanted."""
+    unlike: tuple[str, ...] = ()
+    """Beside --like: ids of items unlike those wanted."""
+    vector: Path | None = None
+    """Search by an embedding: an .npy file of one vector."""
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east and north in degrees: images whose footprint touches that box."""
+    datetime: str | None = None
+    """RFC 3339 instant, or interval start/end, of which one end may be ..: images that were taken then."""
+    ids: tuple[str, ...] = ()
+    """These items only."""
+    labels: tuple[str, ...] = ()
+    """Items that have any of these labels."""
+    split: Literal["train", "validation", "test"] | None = None
+    """Items of one split."""
+    filter: str | None = None
+    """A condition in CQL2 text over ids, times, footprints and properties."""
+    min_score: float | None = None
+    """Least score, a cosine similarity, of an answer."""
+    limit: int = 10
+    """Answers wanted."""
+    url: str = "http://127.0.0.1:8000"
+    """Where the service listens."""
+    api_key: str | None = None
+    """Key, for a service that wants one; by default that of SSCM_API_KEY, which other users of a machine do not see."""
+    format: Literal["table", "json", "ids"] = "table"
+    """A table for people, the service's GeoJSON, or ids, one a line."""
+    save: Path | None = None
+    """Folder, new or empty: the answers go there as answers.geojson, with the images found as JPEGs."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.target), "target: none given; expected the modality that is looked for, such as s2")
+        _require(1 <= self.limit <= 1000, f"limit = {self.limit}; expected 1 to 1000")
+        _require(bool(self.like) or not self.unlike, "--unlike without --like; expected both")
 
 
 @dataclass(frozen=True, kw_only=True)

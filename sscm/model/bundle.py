@@ -24,15 +24,13 @@ from sscm.archive.manifest import Manifest
 from sscm.archive.statistics import RESAMPLING, BandStatistics
 from sscm.config import ModelConfig
 from sscm.errors import BandMismatchError, BundleError, IntegrityError
+from sscm.model.about import CONFIG, FORMAT, LATEST, read_about
 from sscm.model.encoders import Encoder, as_tensor
 from sscm.sensors import Modality
 from sscm.version import code_version
 from sscm.workspace import MODELS, Workspace
 
-FORMAT = 1
-CONFIG = "config.json"
 WEIGHTS = "weights.safetensors"
-LATEST = "LATEST.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -232,43 +230,29 @@ def load_bundle(workspace: Workspace, name: str | None = None, device: str = "cp
         BundleError: there is none of that name, or it is of another format.
         IntegrityError: its weights are not those that its ``config.json`` names.
     """
-    if name is None:
-        if not workspace.exists(MODELS, LATEST):
-            raise BundleError(
-                f"{workspace.uri_of(MODELS)}: there is no model in this workspace; `sscm train` makes one"
-            )
-        name = str(workspace.read_json(MODELS, LATEST)["name"])
-    where = workspace.uri_of(MODELS, name)
-    if not workspace.exists(MODELS, name, CONFIG):
-        known = [found for found in workspace.names(MODELS) if found != LATEST]
-        raise BundleError(f"{where}: there is no such model; this workspace has {known}")
-    about = workspace.read_json(MODELS, name, CONFIG)
-    if about.get("format") != FORMAT:
-        raise BundleError(f"{where}: format {about.get('format')!r}; this version of sscm reads format {FORMAT}")
-    weights = workspace.read_bytes(MODELS, name, WEIGHTS)
-    if hashlib.sha256(weights).hexdigest() != about["weights"]["sha256"]:
+    about = read_about(workspace, name)
+    where = workspace.uri_of(MODELS, about.name)
+    weights = workspace.read_bytes(MODELS, about.name, WEIGHTS)
+    if hashlib.sha256(weights).hexdigest() != about.weights["sha256"]:
         raise IntegrityError(
-            f"{where}/{WEIGHTS}: {len(weights)} bytes that are not the {about['weights']['bytes']} bytes written; "
+            f"{where}/{WEIGHTS}: {len(weights)} bytes that are not the {about.weights['bytes']} bytes written; "
             "restore it, or train again"
         )
-    config = ModelConfig(**about["config"])
-    modalities = tuple(Modality.from_json(value) for value in about["modalities"])
-    statistics = {key: BandStatistics.from_json(value) for key, value in about["statistics"]["bands"].items()}
-    encoders = make_encoders(modalities, statistics, config)
+    encoders = make_encoders(about.modalities, about.statistics, about.config)
     encoders.load_state_dict(safetensors.torch.load(weights))
     encoders.eval()
     return Bundle(
-        name=name,
-        fingerprint=about["fingerprint"],
-        config=config,
-        modalities=modalities,
-        statistics=statistics,
+        name=about.name,
+        fingerprint=about.fingerprint,
+        config=about.config,
+        modalities=about.modalities,
+        statistics=about.statistics,
         encoders=encoders.to(device),
-        split=about["trained_on_split"],
-        simulated=about["simulated"],
-        created=about["created"],
-        code_version=about["code_version"],
-        record=about["record"],
+        split=about.split,
+        simulated=about.simulated,
+        created=about.created,
+        code_version=about.code_version,
+        record=about.record,
     )
 
 

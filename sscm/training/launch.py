@@ -17,7 +17,8 @@ from sscm.archive.manifest import Manifest, read_manifest
 from sscm.archive.stream import StreamPlan
 from sscm.config import TrainConfig
 from sscm.errors import ConfigError, TrainingError
-from sscm.model.bundle import CONFIG, Bundle, load_bundle
+from sscm.model.about import CONFIG
+from sscm.model.bundle import Bundle, load_bundle
 from sscm.model.encoders import make_backbone
 from sscm.polling import polling
 from sscm.progress import progress
