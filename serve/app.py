@@ -149,7 +149,8 @@ def serve_workspace(config: ServeConfig, block: bool = True) -> None:
             _deploy(application)
             url = url_of(config.host, port)
             wait_ready(url, READY_S)
-            print(_greeting(url, time.monotonic() - started), flush=True)
+            seconds = time.monotonic() - started
+            print(_greeting(url, seconds) if config.keys is None else _keyed_greeting(url, seconds), flush=True)
             answering = True
             if block:
                 with _stop_signal() as stop:
@@ -296,6 +297,15 @@ def _greeting(url: str, seconds: float) -> str:
     return (
         f"serving {index['items']:,} items at {url} (ready after {seconds:.0f} s; API at {url}/docs). Try:\n"
         f"  curl -s {url}/v1/search -H 'content-type: application/json' -d '{body}'\n"
+        "Ctrl-C stops it."
+    )
+
+
+def _keyed_greeting(url: str, seconds: float) -> str:
+    """What is told where we have no key to ask with ourselves."""
+    return (
+        f"serving at {url} (ready after {seconds:.0f} s; API at {url}/docs). It wants a key:\n"
+        f"  curl -s {url}/v1/index -H 'Authorization: Bearer KEY'\n"
         "Ctrl-C stops it."
     )
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ray.serve import get_replica_context
+from ray.serve.exceptions import RayServeException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -78,7 +80,7 @@ class Guard:
         max_body_bytes: largest body; a larger one is refused with 413, as soon as its length is told or reached.
         rules: what else holds.
         access: who may ask.
-        replica: name of the gateway, for logs; ``local`` outside Ray Serve.
+        replica: name of the gateway, for logs.
         generation: tells the number of the index generation that it answers from, for logs.
     """
 
@@ -102,6 +104,7 @@ class Guard:
         self.access = access
         self.replica = replica
         self.generation = generation
+        self.tells_id = not inside_serve()
         self.headers = AnswerHeaders(rules.cors_origins)
         self.in_flight = 0
 
@@ -211,7 +214,7 @@ class _Exchange:
         given = self.told.get(b"x-request-id", b"")
         taken = 0 < len(given) <= MAX_ID and not given.translate(None, _VISIBLE)
         self.id = given.decode("ascii") if taken else secrets.token_hex(16)
-        self._tells_id = not taken or guard.replica == "local"
+        self._tells_id = not taken or guard.tells_id
         self.status = 0
         self.received = 0
         self.sent = 0
@@ -262,6 +265,15 @@ class _Exchange:
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
         await self._send(message)
+
+
+def inside_serve() -> bool:
+    """Whether this process is a replica of Ray Serve."""
+    try:
+        get_replica_context()
+    except RayServeException:
+        return False
+    return True
 
 
 def _path_below_root(scope: Scope) -> str:

@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 
+from serve import guard
 from serve.api import problem
 from serve.guard import Guard, Rules
 from serve.metrics import GatewayMetrics
@@ -26,8 +27,8 @@ LIMIT = 10_000
 class Service:
     """An application behind a guard, with what a test wants to see of it."""
 
-    def __init__(self, deadline_s=5.0, replica="local", max_body_bytes=LIMIT, **rules):
-        self.metrics = GatewayMetrics(replica)
+    def __init__(self, deadline_s=5.0, max_body_bytes=LIMIT, **rules):
+        self.metrics = GatewayMetrics("local")
         self.release = asyncio.Event()
         self.waiting = 0
         self.api = FastAPI()
@@ -40,7 +41,7 @@ class Service:
             max_body_bytes=max_body_bytes,
             rules=settings,
             access=settings.access(),
-            replica=replica,
+            replica="local",
             generation=lambda: 7,
         )
 
@@ -121,8 +122,9 @@ def test_another_is_made_where_there_is_no_sane_one(given):
     assert first.json()["request_id"] == made != second.headers["x-request-id"]
 
 
-def test_inside_ray_serve_which_tells_it_the_id_is_not_told_twice():
-    service = Service(replica="k3x9")
+def test_inside_ray_serve_which_tells_it_the_id_is_not_told_twice(monkeypatch):
+    monkeypatch.setattr(guard, "inside_serve", lambda: True)
+    service = Service()
     taken = service.ask("GET", "/v1/items/a", headers={"X-Request-ID": "mine"})
     assert "x-request-id" not in taken.headers
     assert taken.json()["request_id"] == "mine"
