@@ -5,19 +5,18 @@
 * ``/livez`` and ``/readyz`` are free, since an orchestrator's probes have no key; so are the page, its files and the
   API's description: they hold nothing of the archive.
 * Without configured keys whoever reaches the service may search. Who asks for ``/v1/admin/…`` is then not known, so
-  that it is refused unless the service is meant for this machine alone: ``sscm serve`` on a loopback address with a
-  Ray of its own. There, no request from another machine is answered at all: a gateway's own port, behind the load
-  balancer, is open on every interface, whatever address the load balancer listens on.
+  that it is answered only where nobody else can ask: ``sscm serve`` on a loopback address with a Ray of its own, asked
+  by that address, and neither by a proxy nor by a page of another site. Client addresses would not tell: behind Ray
+  Serve's load balancer every request comes from this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Mapping
-
-from starlette.types import Scope
 
 from serve.api import HttpProblem
 from sscm.errors import SscmError
@@ -29,6 +28,16 @@ REFRESH_S = 10.0
 """Seconds after which a request has the key file read again: so long may a key that was removed still work."""
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="sscm"'}
+_NO_KEY = "no API key; send one in the header Authorization, as `Bearer KEY`, or in X-API-Key"
+_NOBODY = (
+    "no keys are configured, so that only requests of the service's own machine, to a loopback address, may do this; "
+    "see `sscm keys` and `sscm serve --keys`"
+)
+_PORT = re.compile(rb":\d+$")
+_LOOPBACK = frozenset({b"127.0.0.1", b"localhost", b"[::1]"})
+_PROXIED = (b"forwarded", b"via", b"x-forwarded-for")
+HEADERS = frozenset({b"authorization", b"host", b"sec-fetch-site", b"x-api-key", *_PROXIED})
+"""Request headers that matter here."""
 _GUARDED = ("/v1/", "/metrics")
 _ADMIN = "/v1/admin"
 
@@ -70,60 +79,50 @@ class Access:
 
     Args:
         keys: who may ask; None for everybody.
-        local: whether requests of this machine alone are answered, and may do everything where there are no keys.
+        local: whether the service listens on a loopback address only.
     """
 
     def __init__(self, keys: KeyRing | None = None, local: bool = False) -> None:
         self._keys = keys
         self._local = local
 
-    def admit(self, scope: Scope, path: str, told: Mapping[bytes, bytes]) -> str | None:
-        """Let a request through.
+    def admit(self, path: str, told: Mapping[bytes, bytes]) -> tuple[str | None, HttpProblem | None]:
+        """Decide on a request.
 
         Args:
-            scope: of the request.
             path: of the request, below the application's root.
-            told: headers of the request.
+            told: headers of the request, of those in :data:`HEADERS`.
 
         Returns:
-            Name of its key; None where none is needed.
-
-        Raises:
-            HttpProblem: 401, a key is needed; 403, this one, or any, does not suffice.
+            Name of its key, None where it has none or needs none; and why it is refused, None where it is not.
         """
-        if self._local and not from_this_machine(scope):
-            raise HttpProblem(
-                403, "this service answers requests of its own machine only; `sscm serve --host 0.0.0.0` lets others in"
-            )
         if not path.startswith(_GUARDED):
-            return None
+            return None, None
         admin = path.startswith(_ADMIN)
         if self._keys is None:
-            if admin and not self._local:
-                raise HttpProblem(
-                    403, "no keys are configured, so that nobody may do this over the network; see `sscm serve --keys`"
-                )
-            return None
+            return None, None if not admin or (self._local and _from_here(told)) else HttpProblem(403, _NOBODY)
         secret = _secret(told)
         if secret is None:
-            raise HttpProblem(
-                401, "no API key; send one in the header Authorization, as `Bearer KEY`, or in X-API-Key", _CHALLENGE
-            )
+            return None, HttpProblem(401, _NO_KEY, _CHALLENGE)
         key = self._keys.find(secret)
         if key is None:
-            raise HttpProblem(401, "the API key is not known; `sscm keys add` makes one", _CHALLENGE)
+            return None, HttpProblem(401, "the API key is not known; `sscm keys add` makes one", _CHALLENGE)
         if admin and key.role != "admin":
-            raise HttpProblem(403, f"key {key.name!r} has role {key.role!r}; this needs one of role 'admin'")
-        return key.name
+            wrong = f"key {key.name!r} has role {key.role!r}; this needs one of role 'admin'"
+            return key.name, HttpProblem(403, wrong)
+        return key.name, None
 
 
-def from_this_machine(scope: Scope) -> bool:
-    """Whether a request's connection begins where it ends: at a loopback address, or at the very address it came to."""
-    client, server = scope.get("client"), scope.get("server")
-    if client is None:
-        return False
-    host = str(client[0])
-    return host.startswith("127.") or host == "::1" or (server is not None and host == server[0])
+def _from_here(told: Mapping[bytes, bytes]) -> bool:
+    """Whether a request that came by a loopback address was meant to: by its name, through no proxy, by no other site.
+
+    A name of somebody else's that leads here is how pages get round the browser's rules (DNS rebinding).
+    """
+    return (
+        _PORT.sub(b"", told.get(b"host", b"")) in _LOOPBACK
+        and not any(name in told for name in _PROXIED)
+        and told.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin")
+    )
 
 
 def _secret(told: Mapping[bytes, bytes]) -> bytes | None:

@@ -16,8 +16,8 @@ from ray.serve.exceptions import RayServeException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.api import HttpProblem, problem
-from serve.auth import Access, KeyRing
+from serve.api import problem
+from serve.auth import HEADERS, Access, KeyRing
 from serve.headers import AnswerHeaders, Header
 from serve.logs import LogFormat, RequestLine, log_request, request_id
 from serve.metrics import GatewayMetrics
@@ -29,17 +29,13 @@ MAX_ID = 128
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """What machines ask every few seconds; always answered, whatever else there is to do."""
 
-_READ = frozenset(
-    {
-        b"access-control-request-method",
-        b"authorization",
-        b"content-length",
-        b"origin",
-        b"transfer-encoding",
-        b"x-api-key",
-        b"x-request-id",
-    }
-)
+_READ = HEADERS | {
+    b"access-control-request-method",
+    b"content-length",
+    b"origin",
+    b"transfer-encoding",
+    b"x-request-id",
+}
 _VISIBLE = bytes(range(0x21, 0x7F))
 
 
@@ -49,7 +45,7 @@ class Rules:
 
     Args:
         keys: path or URI of a key file; None where no keys are needed.
-        local: whether requests of this machine alone are answered.
+        local: whether the service listens on a loopback address only.
         cors_origins: origins whose pages may read answers.
         max_in_flight: requests that a gateway has in hand; more are refused with 429.
         log_format: of the line that is written of each request.
@@ -154,9 +150,8 @@ class Guard:
             await exchange.send({"type": "http.response.start", "status": 204, "headers": preflight})
             await exchange.send({"type": "http.response.body", "body": b""})
             return
-        try:
-            exchange.client = self.access.admit(exchange.scope, path, exchange.told)
-        except HttpProblem as refusal:
+        exchange.client, refusal = self.access.admit(path, exchange.told)
+        if refusal is not None:
             await exchange.refuse(refusal.status, refusal.detail, refusal.headers)
             return
         if path in PROBES:
