@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -110,7 +110,7 @@ class Retrieval:
         ]
         page.require(queries)
         with self._metrics.stage("fan-out"):
-            lists = await asyncio.gather(*(self._search_all(turn, query) for query in queries))
+            lists = await _all([self._search_all(turn, query) for query in queries])
         with self._metrics.stage("merge"):
             lost = sorted({number for found in lists for number, answer in enumerate(found) if answer is None})
             ranked = [
@@ -281,7 +281,7 @@ class Retrieval:
 
     async def _outcomes(self, calls: Sequence[Awaitable[Any]]) -> list[Any]:
         """Outcomes, with :class:`Lost` for calls that fail so; any other exception is raised."""
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        outcomes = await _settled(calls)
         lost = []
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, Lost):
@@ -299,6 +299,21 @@ class Retrieval:
 
     def _lost(self, listed: Sequence[tuple[int, Listed]]) -> list[int]:
         return sorted(set(range(len(self._shards))) - {number for number, _ in listed})
+
+
+async def _all(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """What calls return; of a single one without the task that it does not need."""
+    return [await calls[0]] if len(calls) == 1 else list(await asyncio.gather(*calls))
+
+
+async def _settled(calls: Sequence[Awaitable[T]]) -> list[T | BaseException]:
+    """What calls return or raise; of a single one without the task that it does not need."""
+    if len(calls) > 1:
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+    try:
+        return [await calls[0]]
+    except Exception as error:
+        return [error]
 
 
 def _taking_turns(lists: Sequence[Sequence[ShardHit]]) -> list[ShardHit]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from serve.api import BatchRequest, HttpProblem, Problem, SearchRequest, explain, problem
+from serve.fast_path import FastPath
 from serve.guard import Guard
 from serve.item_routes import add_items
 from serve.metrics import CONTENT_TYPE
@@ -70,6 +72,8 @@ def build_api(gateway: Gateway) -> FastAPI:
     _describe_bodies(api)
     if gateway.rules.keys is not None:
         describe_keys(api)
+    often = [route for route in api.routes if isinstance(route, APIRoute) and route.path == "/v1/search"]
+    api.add_middleware(FastPath, routes={("POST", route.path): route for route in often}, told=told)
     api.add_middleware(
         Guard,
         metrics=gateway.metrics,
@@ -139,17 +143,27 @@ def _add_operations(api: FastAPI, gateway: Gateway) -> None:
         return Response(gateway.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _tell_errors(api: FastAPI) -> None:
-    @api.exception_handler(HttpProblem)
-    async def told(request: Request, error: HttpProblem) -> Response:
+def told(error: Exception) -> Response | None:
+    """The answer to an exception of ours; None where it is not one."""
+    if isinstance(error, HttpProblem):
         return problem(error.status, error.detail, error.headers)
-
-    @api.exception_handler(SscmError)
-    async def refused(request: Request, error: SscmError) -> Response:
-        if isinstance(error, QueryError | BandMismatchError):
-            return problem(400, str(error))
-        log.exception("request failed", exc_info=error)
+    if isinstance(error, QueryError | BandMismatchError):
+        return problem(400, str(error))
+    if isinstance(error, SscmError):
+        log.error("request failed", exc_info=error)
         return problem(500, f"{type(error).__name__}: {error}")
+    return None
+
+
+def _tell_errors(api: FastAPI) -> None:
+    async def answer(request: Request, error: Exception) -> Response:
+        response = told(error)
+        if response is None:
+            raise error
+        return response
+
+    api.add_exception_handler(HttpProblem, answer)
+    api.add_exception_handler(SscmError, answer)
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,13 +121,16 @@ class IndexReader:
             dropped = [_rows_of(segment, ids) for ids in exclusions]
             most = max((len(rows) for rows in dropped), default=0)
             scores, rows = scans[target].search(unit, k + most, allowed)
+            ids = iter(segment.rows["pair_id"].take(rows.ravel()).to_pylist())  # of all at once: each take costs
             for query, drop in enumerate(dropped):
-                kept = np.flatnonzero(~np.isin(rows[query], drop))[:k]
-                ids = segment.rows["pair_id"].take(rows[query, kept]).to_pylist()
-                answers[query] += [
-                    Hit(pair_id, float(scores[query, place]), segment.name, int(rows[query, place]))
-                    for pair_id, place in zip(ids, kept, strict=True)
+                gone = {int(row) for row in drop}
+                found = zip(ids, scores[query].tolist(), rows[query].tolist(), strict=False)
+                hits = [
+                    Hit(pair_id, score, segment.name, row)
+                    for pair_id, score, row in itertools.islice(found, rows.shape[1])
+                    if row not in gone
                 ]
+                answers[query] += hits[:k]
         ordered = (sorted(hits, key=lambda hit: (-hit.score, hit.pair_id)) for hits in answers)
         return [[hit for hit in hits[first:k] if least is None or hit.score >= least] for hits in ordered]
 
