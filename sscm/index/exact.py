@@ -10,6 +10,7 @@ thread count.
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import warnings
 from dataclasses import dataclass, field
@@ -111,6 +112,8 @@ class ExactScan:
             )
         self._scratch = scratch or Scratch()
         self._device = torch.device(device)
+        # PyTorch brings Triton along where it brings CUDA; its integer products want a GPU of 2020 or later.
+        self._has_kernels = _has_kernels(self._device)
         self._vectors = vectors
         self._tensor = _tensor(vectors).to(self._device)
         self._codes = _tensor(self._form.codes).to(self._device)
@@ -170,47 +173,72 @@ class ExactScan:
                     places = passing.places(self._device)
                     codes = codes if gathered is None else gathered
                 else:
-                    mask = torch.from_numpy(passing.bitmap).to(self._device)
+                    mask = passing.mask(self._device)
+            if self._has_kernels and not direct:
+                self._scan_on_gpu(queries, k, codes, places, mask, (scores, rows))
+                return scores, rows
             for start in range(0, len(queries), step):
                 part = slice(start, start + step)
                 if direct:
                     found = self._all(queries[part], k, places)
                 else:
-                    found = self._scan(queries[part], k, codes, places, mask)
+                    found = self._scan(self._asked(queries[part], k, codes, places, mask), codes)
                 scores[part], rows[part] = rank(self._vectors, queries[part], *found, k)
         return scores, rows
 
     def _all(self, queries: Floats, k: int, places: Tensor | None) -> tuple[Rows, Rows]:
         """Candidates (query, row) by a float32 product with every row, or with those at ``places``."""
         block = self._tensor if places is None else self._tensor[places]
-        scores = torch.from_numpy(queries).to(self._device) @ block.T
+        asked = torch.from_numpy(queries).to(self._device)
+        # On a GPU in float64: whoever allows TF32 in this process must not change answers.
+        scores = asked @ block.T if self._device.type == "cpu" else (asked.double() @ block.double().T).float()
         margin = torch.from_numpy(2 * rounding(queries, self._form.longest)).to(self._device)
         least = at_most(scores.topk(k, 1, sorted=False).values.amin(1), margin)
         owner, row = true_places(scores >= least[:, None])
         return owner.cpu().numpy(), (row if places is None else places[row]).cpu().numpy()
 
-    def _scan(
-        self, queries: Floats, k: int, codes: Tensor, places: Tensor | None, mask: Tensor | None
-    ) -> tuple[Rows, Rows]:
-        """Candidates (query, row) by a scan of codes."""
+    def _asked(self, queries: Floats, k: int, codes: Tensor, places: Tensor | None, mask: Tensor | None) -> Asked:
         coded = self._form.queries(queries)
+        return Asked(queries=queries, coded=coded, k=k, rows=len(codes), longest=self.longest, places=places, mask=mask)
+
+    def _scan_on_gpu(
+        self,
+        queries: Floats,
+        k: int,
+        codes: Tensor,
+        places: Tensor | None,
+        mask: Tensor | None,
+        answer: tuple[Floats, Rows],
+    ) -> None:
+        """Fill in scores and rows by :mod:`sscm.index.gpu_scan`, and by a scan like the CPU's what that leaves open."""
+        from sscm.index import gpu_scan
+
+        scores, rows = answer
+        step = gpu_scan.queries_at_a_time(len(codes), k)
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            found = gpu_scan.search(self._asked(queries[part], k, codes, places, mask), codes, self._tensor)
+            scores[part], rows[part] = found.scores, found.rows
+            left = start + np.flatnonzero(~found.proven)
+            self.counts.queries += len(found.proven) - len(left)
+            self.counts.widened += found.widened - len(left)
+            self.counts.scored += found.scored
+            for first in range(0, len(left), QUERY_ROWS):
+                few = left[first : first + QUERY_ROWS]
+                candidates = self._scan(self._asked(queries[few], k, codes, places, mask), codes)
+                scores[few], rows[few] = rank(self._vectors, queries[few], *candidates, k)
+
+    def _scan(self, asked: Asked, codes: Tensor) -> tuple[Rows, Rows]:
+        """Candidates (query, row) by a scan of codes."""
+        queries = asked.queries
         held = max(GROUP_ROWS, HELD_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
-        asked = Asked(
-            queries=queries,
-            coded=coded,
-            k=k,
-            rows=len(codes),
-            longest=self.longest,
-            places=places,
-            mask=mask,
-        )
         alone = len(queries) == 1 and self._device.type == "cpu"
         chooser = SingleChooser(asked, self._vectors) if alone else Chooser(asked, self.score, self._device)
-        coded_queries = torch.from_numpy(coded.codes).to(self._device)
+        coded = torch.from_numpy(asked.coded.codes).to(self._device)
         count = min(self.threads, max(1, len(queries) * len(codes) // THREAD_SCORES))
         with threads(count):
             for start in range(0, len(codes), held):
-                chooser.choose(self._products(coded_queries, codes[start : start + held], count), start)
+                chooser.choose(self._products(coded, codes[start : start + held], count), start)
         self.counts.queries += len(queries)
         self.counts.scored += chooser.scored
         self.counts.widened += chooser.widened
@@ -219,6 +247,8 @@ class ExactScan:
     def _products(self, queries: Tensor, codes: Tensor, threads: int) -> Products:
         """Integer products of all queries and these rows, and the largest of each group of rows."""
         rows = max(GROUP_ROWS, threads * BLOCK_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
+        if self._device.type != "cpu":  # one product: a GPU has no use for small ones
+            rows = len(codes)
         rows = min(rows, -(-len(codes) // GROUP_ROWS) * GROUP_ROWS)
         blocks = -(-len(codes) // rows)
         scores = self._scratch.scores(blocks * len(queries) * rows, self._device).view(blocks, len(queries), rows)
@@ -240,7 +270,8 @@ class ExactScan:
         if self._device.type == "cpu":
             return torch.from_numpy(inner_products(self._vectors, queries.numpy(), rows.numpy()))
         parts = rows.chunk(-(-rows.shape[1] // COLUMNS) or 1, 1)
-        found = [torch.bmm(self._tensor[part.clamp(min=0)], queries[:, :, None])[:, :, 0] for part in parts]
+        asked = queries.double()[:, None]  # no float32 product: whoever allows TF32 must not change answers
+        found = [(self._tensor[part.clamp(min=0)] * asked).sum(2).float() for part in parts]
         return torch.cat(found, 1).masked_fill_(rows < 0, -torch.inf)
 
     def require_range(self, queries: Floats) -> None:
@@ -259,3 +290,10 @@ def _tensor(values: npt.NDArray[Any]) -> Tensor:
         # A memory-mapped file is read-only, and nothing here writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)
+
+
+def _has_kernels(device: torch.device) -> bool:
+    """Whether :mod:`sscm.index.gpu_scan` runs on a device."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -28,6 +28,7 @@ class Passing:
         self.count = int(np.count_nonzero(bitmap))
         self._asked = 0
         self._places: Tensor | None = None
+        self._mask: Tensor | None = None
         self._codes: Tensor | None = None
         self._source: Tensor | None = None
         self._bits: npt.NDArray[np.uint8] | None = None
@@ -36,13 +37,20 @@ class Passing:
     def bytes(self) -> int:
         """Memory that it holds."""
         held = self.bitmap.nbytes
-        return held + sum(t.numel() * t.element_size() for t in (self._places, self._codes) if t is not None)
+        apart = self._mask if self._mask is not None and self._mask.device.type != "cpu" else None
+        return held + sum(t.numel() * t.element_size() for t in (self._places, self._codes, apart) if t is not None)
 
     def places(self, device: torch.device) -> Tensor:
         """The rows, int64 [count]."""
-        if self._places is None:
+        if self._places is None or self._places.device != device:
             self._places = torch.from_numpy(np.flatnonzero(self.bitmap)).to(device)
         return self._places
+
+    def mask(self, device: torch.device) -> Tensor:
+        """The bitmap, bool [n]; on the CPU the same memory."""
+        if self._mask is None or self._mask.device != device:
+            self._mask = torch.from_numpy(self.bitmap).to(device)
+        return self._mask
 
     @property
     def bits(self) -> npt.NDArray[np.uint8]:

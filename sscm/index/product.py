@@ -14,8 +14,8 @@ from torch import Tensor
 
 MOST_TERMS = 2**24 // 127**2
 """Longest rows whose products float32 sums exactly."""
-_CUDA_ROWS = 32
-"""cuBLAS wants more than 16 rows; so few queries are padded to that many."""
+_CUDA_QUERIES, _CUDA_ROWS = 32, 8
+"""cuBLAS wants more than 16 queries, and multiples of 8: both sides are padded to multiples of these."""
 
 
 def int8_product(queries: Tensor, codes: Tensor, out: Tensor) -> None:
@@ -23,16 +23,16 @@ def int8_product(queries: Tensor, codes: Tensor, out: Tensor) -> None:
 
     Args:
         queries: int8 [q, w], values from -127 to 127, w a multiple of 16.
-        codes: int8 [n, w], n a multiple of 8 on CUDA.
+        codes: int8 [n, w].
         out: int32 [q, n], contiguous; overwritten with the products.
     """
     if not int8_works(str(queries.device)):
         # Integers that the floats hold exactly, so that rounding to int32 changes nothing.
         kind = torch.float32 if queries.shape[1] <= MOST_TERMS else torch.float64
         out.copy_(queries.to(kind) @ codes.to(kind).T)
-    elif queries.is_cuda and len(queries) < _CUDA_ROWS:
-        padded = torch.nn.functional.pad(queries, (0, 0, 0, _CUDA_ROWS - len(queries)))
-        out.copy_(torch._int_mm(padded, codes.T)[: len(queries)])
+    elif queries.is_cuda:
+        left, right = _padded(queries, _CUDA_QUERIES), _padded(codes, _CUDA_ROWS)
+        out.copy_(torch._int_mm(left, right.T)[: len(queries), : len(codes)])
     else:
         torch._int_mm(queries, codes.T, out=out)
 
@@ -49,3 +49,9 @@ def int8_works(device: str) -> bool:
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
     return bool(torch.equal(out.cpu(), expected))
+
+
+def _padded(values: Tensor, multiple: int) -> Tensor:
+    """The same with rows of zeros, so that there are a multiple of so many."""
+    lacking = -len(values) % multiple
+    return torch.nn.functional.pad(values, (0, 0, 0, lacking)) if lacking else values
