@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -10,7 +11,7 @@ from logging.handlers import MemoryHandler, RotatingFileHandler
 
 import pytest
 
-from serve.logs import JsonLines, RequestLine, log, log_request, request_id, set_up_logs
+from serve.logs import TOGETHER_S, JsonLines, RequestLine, Together, log, log_request, request_id, set_up_logs
 
 LINE = RequestLine("r1", "POST", "/v1/search", 200, 12.34, 100, 2000, "ann", 7, "k3x9")
 
@@ -115,3 +116,19 @@ def test_what_ray_serve_would_hold_back_is_written_at_once(tmp_path, how):
         assert json.loads(line)["request_id"] == "r1"
     else:
         assert line == str(LINE)
+
+
+def test_lines_of_requests_are_written_together_soon(written):
+    async def requests():
+        together = Together(log)
+        for number in range(3):
+            together.add(LINE._replace(request_id=f"r{number}"))
+        assert written() == []
+        await asyncio.sleep(3 * TOGETHER_S)
+        together.add(LINE)
+        together.write()
+
+    asyncio.run(requests())
+    lines = written()
+    assert [line["request_id"] for line in lines] == ["r0", "r1", "r2", "r1"]
+    assert set(lines[0]) == {"time", "level", *RequestLine._fields}
