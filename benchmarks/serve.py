@@ -1,9 +1,9 @@
 """The HTTP service against a vector database's server, a route that does nothing, and bare parts of its own.
 
 Load comes from ``wrk`` (Debian's package of that name) on the same machine; every figure is a ratio to a peer or a
-limit in the same run, in turns (A B A B …), medians of the rounds. The index holds 200,000 × 128 embeddings of a trained
-encoder, enlarged (``benchmarks/enlarge.py``), and answers with whole STAC Items; queries are radar embeddings drawn
-apart from them, 20,000 different ones. Parts, each by itself with ``--only``:
+limit in the same run, in turns (A B A B …), medians of the rounds. The index holds 200,000 × 128 embeddings of a
+trained encoder, enlarged (``benchmarks/enlarge.py``), and answers with whole STAC Items; queries are radar embeddings
+drawn apart from them, 20,000 different ones. Parts, each by itself with ``--only``:
 
 * ``vector``: searches by vector, 10 answers, 32 clients and one, against ``chromadb`` (its own server, tuned to
   recall@10 ≥ 0.99 on the same queries, answering with ids and distances) and against ``/livez``;

@@ -11,7 +11,6 @@ that was started without the flags Serve's Python proxy answers instead, more sl
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import logging
@@ -29,25 +28,22 @@ from typing import Any
 
 import httpx
 import ray
-from pydantic import TypeAdapter, ValidationError
 from ray import serve
 
-from serve.api import explain
 from serve.coordinator import Coordinator
 from serve.editions import read_edition
 from serve.encoder import EncoderReplica
 from serve.fanout import ShardClient
 from serve.gateway import Gateway
 from serve.guard import Rules
+from serve.settings_file import APP, config_of
 from serve.shard_replica import ShardReplica
 from serve.swap import GATEWAY, encoder_part, shard_part
 from sscm.config import ServeConfig
-from sscm.errors import ConfigError, ServiceError
+from sscm.errors import ServiceError
 from sscm.runtime import ray_session
 from sscm.workspace import open_workspace
 
-APP = "sscm"
-"""Name of the Serve application."""
 READY_S = 60.0
 """Longest time from the end of the deployment, when all files are read and checked, to the first answer."""
 
@@ -75,7 +71,7 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
         BundleError: the model of the index is not there.
         IntegrityError: the model, or what adapts it to the archive, is not what was written.
     """
-    settings = config if isinstance(config, ServeConfig) else _config_of(config)
+    settings = config if isinstance(config, ServeConfig) else config_of(config)
     rules = Rules(
         keys=settings.keys if settings.keys is None or "://" in settings.keys else os.path.abspath(settings.keys),
         local=isinstance(config, ServeConfig) and _only_here(settings.host),
@@ -276,17 +272,6 @@ def _scaled(of: type, name: str, threads: int, least: int, most: int) -> serve.D
             "downscale_delay_s": 120,
         },
     )
-
-
-def _config_of(args: Mapping[str, Any]) -> ServeConfig:
-    known = [field.name for field in dataclasses.fields(ServeConfig)]
-    unknown = [name for name in args if name not in known]
-    if unknown:
-        raise ConfigError(f"unknown settings {unknown}; known are {known}")
-    try:
-        return TypeAdapter(ServeConfig).validate_python(dict(args))
-    except ValidationError as error:
-        raise ConfigError(explain(error.errors(), "settings")) from error
 
 
 def _greeting(url: str, seconds: float) -> str:

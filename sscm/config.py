@@ -461,7 +461,7 @@ class ServeConfig:
     max_encoders: int = 0
     """Encoder replicas a modality while there is much to do; no more than --encoders if that is larger."""
     watch_s: float = 5.0
-    """Seconds between two looks whether the index has a newer generation, to serve that; 0 for `sscm reload` only."""
+    """Seconds between two looks for a newer generation of the index, to serve that; 0 for `sscm serve reload` only."""
     threads: int = 2
     """CPU threads of one encoder or index shard."""
     deadline_s: float = 10.0
