@@ -40,8 +40,7 @@ def test_a_batch_of_callers_gets_what_the_bundle_gives(indexed, pair_factory):
 def test_it_holds_no_other_modality(indexed):
     encoder = Encoder(indexed.workspace, 1, "s1", threads=1)
     assert list(encoder._bundle.encoders) == ["s1"]
-    assert encoder.ready() == "small/s1"
-    encoder.check_health()
+    encoder.check()
 
 
 def test_an_image_alone_gets_the_vector_that_the_adapted_archive_has(

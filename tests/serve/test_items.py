@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import orjson
 import pyarrow as pa
+import pytest
 import shapely
 
-from serve.items import item_path, stac_items, with_score
+from serve.items import item_path, scored, stac_items
 from sscm.index.segment import rows_schema
 
 TITLES = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
@@ -33,8 +35,12 @@ def rows(**changes):
     return pa.Table.from_pylist([row], schema=rows_schema(["s1", "s2"]))
 
 
+def items_of(table, numbers=(0,)):
+    return [orjson.loads(item) for item in stac_items(table, numbers, TITLES)]
+
+
 def test_an_item_is_stac_1_1():
-    [item] = stac_items(rows(), [0], TITLES)
+    [item] = items_of(rows())
     assert item["type"] == "Feature"
     assert item["stac_version"] == "1.1.0"
     assert item["id"] == "a/b ü"
@@ -57,7 +63,7 @@ def test_an_item_is_stac_1_1():
 
 
 def test_a_missing_image_has_no_asset_and_one_time_no_interval():
-    [item] = stac_items(rows(has_s1=False, s1_datetime=None), [0], TITLES)
+    [item] = items_of(rows(has_s1=False, s1_datetime=None))
     assert list(item["assets"]) == ["preview_s2"]
     assert item["properties"]["datetime"] == "2018-06-01T04:30:00Z"
     assert "start_datetime" not in item["properties"]
@@ -65,7 +71,7 @@ def test_a_missing_image_has_no_asset_and_one_time_no_interval():
 
 def test_what_is_unknown_is_null_and_bbox_is_left_out():
     table = rows(geometry=None, bbox=None, labels=None, s1_datetime=None, s2_datetime=None, properties=None)
-    [item] = stac_items(table, [0], TITLES)
+    [item] = items_of(table)
     assert item["geometry"] is None
     assert "bbox" not in item
     assert item["properties"] == {"datetime": None, "labels": None, "split": "test"}
@@ -73,14 +79,30 @@ def test_what_is_unknown_is_null_and_bbox_is_left_out():
 
 def test_items_come_in_the_order_asked_for():
     table = pa.concat_tables([rows(pair_id=name) for name in "abc"])
-    assert [item["id"] for item in stac_items(table, [2, 0], TITLES)] == ["c", "a"]
+    assert [item["id"] for item in items_of(table, [2, 0])] == ["c", "a"]
 
 
-def test_a_score_is_added_to_a_copy():
-    [item] = stac_items(rows(), [0], TITLES)
-    scored = with_score(item, 0.5)
-    assert scored["properties"]["score"] == 0.5
-    assert "score" not in item["properties"]
+def test_a_fraction_of_a_second_is_told_where_there_is_one():
+    half = datetime(2018, 6, 1, 4, 30, 0, 500_000, tzinfo=UTC)
+    [item] = items_of(rows(s2_datetime=half))
+    assert item["assets"]["preview_s2"]["datetime"] == item["properties"]["datetime"] == "2018-06-01T04:30:00.500000Z"
+
+
+@pytest.mark.parametrize("properties", [[("country", "Serbia")], None])
+def test_score_and_target_are_added_and_nothing_else_changes(properties):
+    [item] = stac_items(rows(properties=properties), [0], TITLES)
+    plain, found = orjson.loads(item), orjson.loads(scored(item, 0.1234567890123, "s2"))
+    assert found["properties"] == {**plain["properties"], "score": 0.1234567890123, "target": "s2"}
+    assert {**found, "properties": None} == {**plain, "properties": None}
+    again = orjson.loads(scored(item, -1.0, 's"9'))
+    assert (again["properties"]["score"], again["properties"]["target"]) == (-1.0, 's"9')
+
+
+def test_a_source_s_own_score_and_target_are_told_apart_from_ours():
+    [item] = stac_items(rows(properties=[("target", "x"), ("score", "7"), ("labels", "y")]), [0], TITLES)
+    found = orjson.loads(scored(item, 0.5, "s1"))["properties"]
+    assert (found["source:target"], found["source:score"], found["source:labels"]) == ("x", "7", "y")
+    assert (found["target"], found["score"], found["labels"]) == ("s1", 0.5, ["Pastures"])
 
 
 def test_ids_are_quoted_whole():

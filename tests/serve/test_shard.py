@@ -6,11 +6,14 @@ import asyncio
 import shutil
 
 import numpy as np
+import orjson
 import pytest
 
+from serve import shard as of_shards
+from serve.editions import Slice, deal, live_rows
 from serve.merge import merge
 from serve.messages import ShardQuery
-from serve.shard import IndexShard, Slice, deal, live_rows
+from serve.shard import IndexShard
 from sscm.errors import GenerationError, QueryError
 from sscm.index.delete import delete_pairs
 from sscm.index.filters import Filter
@@ -21,34 +24,6 @@ from sscm.index.tombstones import read_tombstones
 from sscm.workspace import open_workspace
 
 TITLES = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
-
-
-@pytest.mark.parametrize(("segments", "shards"), [([5, 7, 1], 1), ([5, 7, 1], 3), ([100], 4), ([3, 3], 5), ([2], 9)])
-def test_rows_are_dealt_evenly_and_each_once(segments, shards):
-    named = [(f"g{i}", rows) for i, rows in enumerate(segments)]
-    dealt = deal(named, shards)
-    seen = sorted((part.segment, row) for parts in dealt for part in parts for row in range(part.start, part.stop))
-    assert seen == sorted((name, row) for name, rows in named for row in range(rows))
-    sizes = [sum(part.stop - part.start for part in parts) for parts in dealt]
-    assert len(sizes) == min(shards, sum(segments))
-    assert max(sizes) - min(sizes) <= 1
-
-
-@pytest.mark.parametrize("shards", [1, 2, 3, 4, 9])
-@pytest.mark.parametrize("whole", [{"g1"}, {"g0", "g1", "g2"}])
-def test_segments_that_are_not_to_be_cut_are_dealt_whole(shards, whole):
-    named = [("g0", 50), ("g1", 100), ("g2", 60)]
-    dealt = deal(named, shards, whole)
-    parts = [part for shard in dealt for part in shard]
-    seen = sorted((part.segment, row) for part in parts for row in range(part.start, part.stop))
-    assert seen == sorted((name, row) for name, rows in named for row in range(rows))
-    assert all(len([part for part in parts if part.segment == name]) == 1 for name in whole)
-    assert 1 <= len(dealt) <= shards
-    assert all(dealt)
-
-
-def test_no_rows_are_one_empty_shard():
-    assert deal([], 3) == [()]
 
 
 def opened(indexed, shards):
@@ -87,7 +62,10 @@ def test_a_batch_over_any_number_of_shards_answers_as_the_whole_index(indexed, s
         )[0]
         merged = merge((parts[place].hits for parts in answers), query.k)
         assert [(hit.pair_id, hit.score) for hit in merged] == [(hit.pair_id, hit.score) for hit in expected]
-        assert [hit.item["id"] for hit in merged] == [hit.pair_id for hit in merged]
+        features = [orjson.loads(hit.feature) for hit in merged]
+        assert [feature["id"] for feature in features] == [hit.pair_id for hit in merged]
+        assert [feature["properties"]["score"] for feature in features] == [hit.score for hit in merged]
+        assert {feature["properties"]["target"] for feature in features} <= {query.target}
         everything = indexed.reader.search(
             query.vector[None], target=query.target, k=10_000, filter=query.filter, exclude=[set(query.exclude)]
         )[0]
@@ -101,14 +79,15 @@ def test_a_query_that_cannot_be_answered_leaves_the_others_alone(indexed):
     answers = shard.search_batch([bad, good])
     assert isinstance(answers[0], QueryError)
     assert "s9" in str(answers[0])
-    assert answers[1] == shard.search_batch([good])[0]
+    [alone] = shard.search_batch([good])
+    assert (answers[1].hits, answers[1].matched) == (alone.hits, alone.matched)
 
     async def ask():
         return await asyncio.gather(shard.search(bad), shard.search(good), return_exceptions=True)
 
     failed, (answer, size) = asyncio.run(ask())
     assert isinstance(failed, QueryError)
-    assert answer == answers[1]
+    assert answer.hits == alone.hits
     assert size in (1, 2)
 
 
@@ -119,16 +98,84 @@ def test_a_pair_is_found_in_exactly_one_shard_with_its_embedding(indexed):
     pair = next(pair for pair in found if pair is not None)
     segment, row = indexed.reader.find("pair_0100")
     np.testing.assert_array_equal(pair.vector, segment.vectors("s1")[row])
-    assert pair.item["id"] == "pair_0100"
+    assert orjson.loads(pair.item)["id"] == "pair_0100"
+    assert next(filter(None, (shard.find("pair_0100") for shard in shards))).vector is None
     assert [shard.find("nobody") for shard in shards] == [None] * 3
 
 
-def test_rows_are_counted_over_the_slices_of_a_shard(indexed):
+def ids(items):
+    return [orjson.loads(item)["id"] for item in items]
+
+
+def all_ids(indexed):
+    return [name for segment in indexed.reader.segments for name in segment.rows["pair_id"].to_pylist()]
+
+
+def test_rows_are_browsed_in_order_from_any_row_on(indexed):
     [shard] = opened(indexed, 1)
-    count = shard.ready()
-    assert count == 176
-    ids = [found.item["id"] for found in shard.rows(range(count))]
-    assert ids == [name for segment in indexed.reader.segments for name in segment.rows["pair_id"].to_pylist()]
+    expected = all_ids(indexed)
+    assert shard.ready() == len(expected) == 176
+    everything = shard.browse(None, 0, 1000)
+    assert ids(everything.items) == expected
+    assert (everything.matched, everything.rows, everything.following) == (176, list(range(176)), None)
+    for first, limit in ((0, 10), (170, 6), (170, 5), (150, 100), (9, 0), (176, 10)):
+        listed = shard.browse(None, first, limit)
+        assert ids(listed.items) == expected[first : first + limit]
+        assert listed.matched == 176
+        assert listed.rows == list(range(176))[first : first + limit]
+        assert listed.following == (first + limit if first + limit < 176 else None)
+
+
+def test_rows_that_pass_a_filter_are_browsed_and_counted(indexed):
+    restriction = Filter(labels=["Pastures"], split="train")
+    expected = [n for n in range(96) if n % 4 == 1]
+    seen = []
+    for shard in opened(indexed, 3):
+        first, listed = 0, None
+        total = shard.browse(restriction, 0, 0).matched
+        mine = []
+        while first is not None:
+            listed = shard.browse(restriction, first, 4)
+            assert listed.matched == total and len(listed.items) <= 4
+            mine += ids(listed.items)
+            first = listed.following
+        assert len(mine) == total
+        seen += mine
+    assert seen == [f"pair_{n:04d}" for n in expected]
+
+
+def test_a_filter_that_cannot_be_answered_is_refused_however_rows_are_asked_for(indexed):
+    [shard] = opened(indexed, 1)
+    for ask in (lambda which: shard.browse(which, 0, 5), lambda which: shard.sample(which, 5)):
+        with pytest.raises(QueryError, match="property 'cloud' is unknown"):
+            ask(Filter(filter="cloud < 3"))
+
+
+def test_a_sample_is_of_different_rows_each_as_likely(indexed):
+    [shard] = opened(indexed, 1)
+    restriction = Filter(split="validation")
+    counts = dict.fromkeys((f"pair_{n:04d}" for n in range(96, 128)), 0)
+    for _ in range(300):
+        listed = shard.sample(restriction, 8)
+        drawn = ids(listed.items)
+        assert (listed.matched, len(set(drawn)), len(listed.rows)) == (32, 8, 8)
+        for name in drawn:
+            counts[name] += 1
+    assert min(counts.values()) > 35  # 75 expected; 35 is more than 5 deviations away
+    assert sorted(ids(shard.sample(None, 1000).items)) == sorted(all_ids(indexed))
+    assert shard.sample(Filter(ids=["nobody"]), 5).items == []
+
+
+def test_what_is_kept_has_a_bound_and_does_not_change_answers(indexed, monkeypatch):
+    monkeypatch.setattr(of_shards, "KEPT_ITEMS", 20)
+    monkeypatch.setattr(of_shards, "KEPT_LISTS", 2)
+    [shard] = opened(indexed, 1)
+    for _ in range(2):
+        for first in range(0, 176, 16):
+            assert ids(shard.browse(None, first, 50).items) == all_ids(indexed)[first : first + 50]
+            assert ids(shard.browse(Filter(ids=[f"pair_{first:04d}"]), 0, 50).items) == [f"pair_{first:04d}"]
+    assert len(shard._items) == 20
+    assert len(shard._listed) == 2
 
 
 def test_another_generation_is_refused(indexed):
@@ -154,8 +201,8 @@ def test_deleted_rows_are_neither_found_nor_counted_nor_handed_out(indexed, thin
     shards = [IndexShard(workspace, generation.number, parts, TITLES, threads=1) for parts in slices]
     deleted = {info.name: read_tombstones(workspace, info.name, info.deleted) for info in generation.segments}
     assert [shard.ready() for shard in shards] == [live_rows(parts, deleted) for parts in slices]
-    handed_out = [found.item["id"] for shard in shards for found in shard.rows(range(shard.ready()))]
-    assert sorted(handed_out) == left
+    assert [name for shard in shards for name in ids(shard.browse(None, 0, 1000).items)] == left
+    assert sorted(name for shard in shards for name in ids(shard.sample(None, 1000).items)) == left
     assert [shard.find("pair_0003") for shard in shards] == [None] * count
     reader = IndexReader(open_segments(workspace, generation))
     queries = queries_of(indexed)
