@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -30,6 +30,7 @@ from sscm.config import (
     ListConfig,
     PairsConfig,
     Role,
+    SearchConfig,
     ServeConfig,
     SyntheticConfig,
     TrainConfig,
@@ -54,26 +55,6 @@ class Ingest:
     source: SourceConfig
     """Where the pairs come from."""
     settings: IngestConfig = field(default_factory=IngestConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """Ask a running service for images like this one."""
-
-    files: tyro.conf.Positional[tuple[str, ...]]
-    """The image: one multi-band GeoTIFF, a GeoTIFF a band, or .npy, .npz; or --id."""
-    modality: str
-    """What the image was taken by, e.g. s1."""
-    target: str
-    """What is looked for, e.g. s2."""
-    id: str | None = None
-    """Search by an image of the index, instead of files."""
-    url: str = "http://127.0.0.1:8000"
-    """Where the service listens."""
-    limit: int = 10
-    """Answers wanted."""
-    format: Literal["table", "json"] = "table"
-    """A table for people, or the service's GeoJSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +94,18 @@ KeyCommand = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """How an index is served, by flags or by a file."""
+
+    settings: ServeConfig = field(default_factory=ServeConfig)
+    """The settings."""
+    file: Path | None = None
+    """A file of settings, made by --write, instead of flags."""
+    write: Path | None = None
+    """Write the settings to a file that `serve deploy` takes, and serve nothing."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
@@ -147,14 +140,12 @@ def main(arguments: list[str] | None = None) -> int:
     prog, description = "sscm", "Find satellite images across sensors: train, index, evaluate, serve."
     if args[:1] == ["index"] and args[1:2] and args[1] in index_commands:
         prog, description, commands, args = "sscm index", "Keep an index.", index_commands, args[1:]
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs)
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands,
-            prog=prog,
-            description=description,
-            args=args,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs),
-        )
+        if args[:2] == ["serve", "reload"]:
+            tyro.cli(_reload, prog="sscm serve reload", args=args[2:], config=config)
+        else:
+            tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=description, args=args, config=config)
     except SscmError as error:
         print(f"sscm: {type(error).__name__.removesuffix('Error')} error: {error}", file=sys.stderr)
         return 1
@@ -321,11 +312,38 @@ def _experiment(file: tyro.conf.Positional[Path], settings: ExperimentConfig) ->
         raise TrainingError(f"{'; '.join(results.missing)}; run the same command again: it does what is missing")
 
 
-def _serve(config: ServeConfig) -> None:
-    """Answer queries over HTTP until interrupted."""
+def _serve(command: Serve) -> None:
+    """Answer queries over HTTP until interrupted; sscm serve reload has a running service follow the index."""
     from serve.app import serve_workspace
+    from serve.settings_file import read_settings, to_yaml
+    from sscm.errors import ConfigError
 
-    serve_workspace(config)
+    settings = command.settings
+    if command.file is not None:
+        if settings != ServeConfig():
+            raise ConfigError(f"--file {command.file} and other settings are given; put these into the file")
+        settings = read_settings(command.file)
+    if command.write is None:
+        serve_workspace(settings)
+    else:
+        command.write.write_text(to_yaml(settings), "utf-8")
+        print(
+            f"settings are in {command.write}; next: serve deploy {command.write}, or sscm serve --file {command.write}"
+        )
+
+
+def _reload(url: str = SearchConfig.url, api_key: str | None = None) -> None:
+    """Have a running service move to the index's current generation, without a pause.
+
+    Args:
+        url: where the service listens.
+        api_key: a key of role admin, by default that of SSCM_API_KEY; needed where the service wants keys.
+    """
+    from sscm.client import Client
+
+    with Client(url, api_key=api_key) as client:
+        found = client.reload()
+    print(f"generation {found.generation} is served")
 
 
 def _keys(command: KeyCommand) -> None:
@@ -348,23 +366,20 @@ def _keys(command: KeyCommand) -> None:
         Console().print(table)
 
 
-def _search(command: Search) -> None:
-    """Ask a running service for images like this one."""
-    import json
+def _search(
+    files: tyro.conf.Positional[tuple[str, ...]] = (), *, settings: tyro.conf.UseAppendAction[SearchConfig]
+) -> None:
+    """Ask a running service for images like one, or like several.
 
-    from sscm.client import print_answers, search_id, search_image
+    By files, --id, --like or --vector. What may have several values is given as often: --like ID --like ID.
 
-    common: dict[str, Any] = {
-        "modality": command.modality,
-        "target": command.target,
-        "url": command.url,
-        "limit": command.limit,
-    }
-    answers = search_id(command.id, **common) if command.id else search_image(command.files, **common)
-    if command.format == "json":
-        print(json.dumps(answers, indent=1))
-    else:
-        print_answers(answers)
+    Args:
+        files: the image: one multi-band GeoTIFF, a GeoTIFF a band, or .npy, .npz.
+        settings: what else.
+    """
+    from sscm.client.terminal import search
+
+    search(files, settings)
 
 
 def _demo(config: DemoConfig) -> None:

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from serve.app import APP, build_app, free_port, serve_workspace, stop_orphans, url_of
-from sscm.client import search_id, search_image
+from sscm.client import Client
 from sscm.config import ServeConfig
 from sscm.errors import ConfigError, GenerationError, ServiceError
 from sscm.index.filters import Filter
@@ -34,6 +34,12 @@ def service(indexed, ray_session):
     serve_workspace(config, block=False)
     yield url_of("127.0.0.1", port)
     serve.shutdown()
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with Client(service) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +74,11 @@ def counts(http, name):
 
 
 @pytest.mark.parametrize("target", ["s1", "s2"])
-def test_an_image_finds_what_the_index_finds_in_process(indexed, service, pair_factory, tmp_path, target):
+def test_an_image_finds_what_the_index_finds_in_process(indexed, client, pair_factory, tmp_path, target):
     pair = pair_factory(1000)  # of no archive
     groups = {group.name: pair.images[group.name] for group in indexed.bundle.modality("s2").groups}
     np.savez(tmp_path / "query.npz", **groups)
-    found = search_image([tmp_path / "query.npz"], modality="s2", target=target, url=service, limit=7)
+    found = client.search_image(tmp_path / "query.npz", modality="s2", target=target, limit=7).collection
     vector = indexed.bundle.encode("s2", {name: pixels[None] for name, pixels in groups.items()})[0]
     ids, scores = expected(indexed, vector, target, 7)
     assert answered(found)[0] == ids
@@ -88,25 +94,25 @@ def test_an_image_finds_what_the_index_finds_in_process(indexed, service, pair_f
     }
 
 
-def test_an_id_finds_what_the_index_finds_and_only_leaves_itself_out_in_its_own_modality(indexed, service):
+def test_an_id_finds_what_the_index_finds_and_only_leaves_itself_out_in_its_own_modality(indexed, client, service):
     vector = vector_of(indexed, "pair_0042", "s1")
-    across = search_id("pair_0042", modality="s1", target="s2", url=service, limit=176)
+    across = client.search(id="pair_0042", modality="s1", target="s2", limit=176).collection
     assert answered(across) == expected(indexed, vector, "s2", 176)
-    within = search_id("pair_0042", modality="s1", target="s1", url=service, limit=176)
+    within = client.search(id="pair_0042", modality="s1", target="s1", limit=176).collection
     assert answered(within) == expected(indexed, vector, "s1", 176, exclude={"pair_0042"})
     assert (within["numberMatched"], across["numberMatched"]) == (175, 176)
     similar = httpx.get(f"{service}/v1/items/pair_0042/similar?modality=s1&limit=176", timeout=60).json()
     assert answered(similar) == answered(within)
 
 
-def test_filters_restrict_and_are_counted(indexed, service):
+def test_filters_restrict_and_are_counted(indexed, client):
     filters = {"bbox": [20.0, 43.0, 21.5, 45.0], "labels": ["Pastures"], "datetime": "2018-06-10T00:00:00Z/.."}
-    found = search_id("pair_0042", modality="s1", target="s2", url=service, limit=100, filters=filters)
+    found = client.search(id="pair_0042", modality="s1", target="s2", limit=100, **filters).collection
     restriction = Filter(**filters)
     vector = vector_of(indexed, "pair_0042", "s1")
     assert answered(found) == expected(indexed, vector, "s2", 100, restriction)
     assert found["numberMatched"] == found["numberReturned"] == indexed.reader.count(restriction, "s2") > 0
-    nothing = search_id("pair_0042", modality="s1", target="s2", url=service, filters={"labels": ["Glaciers"]})
+    nothing = client.search(id="pair_0042", modality="s1", target="s2", labels=["Glaciers"]).collection
     assert (nothing["features"], nothing["numberMatched"]) == ([], 0)
 
 
