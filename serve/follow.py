@@ -52,7 +52,8 @@ class Follower:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Follow from now on; needs a running event loop."""
+        """Follow from now on; raises RuntimeError where no event loop runs."""
+        asyncio.get_running_loop()  # before there is a coroutine that nobody would await
         self._spawn(self._follow())
 
     def report(self) -> None:

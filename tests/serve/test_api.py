@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
 
-from serve.api import PROBLEM, Filters, SearchRequest, explain, parse_filters, problem, shown
+from serve.api import PROBLEM, Filters, ItemFilters, SearchRequest, explain, parse_filters, problem, read_search, shown
 from sscm.errors import QueryError
 from sscm.index.filters import Filter
 
@@ -70,6 +71,86 @@ def test_cql2_is_part_of_a_filter_by_the_names_that_stac_gives_it():
     with pytest.raises(QueryError, match="is given and no filter"):
         Filters(**{"filter-lang": "cql2-text"}).restriction()
     assert "filter.str" in refusal(filter=3)
+
+
+def test_each_target_is_searched_once_in_the_order_given():
+    def targets(target):
+        return SearchRequest(modality="s1", target=target, id="p").targets
+
+    assert (targets("s2"), targets(["s2"]), targets(["s2", "s1", "s2"])) == (("s2",), ("s2",), ("s2", "s1"))
+    assert "at least 1 item" in refusal(target=[])
+    assert "at most 8 items" in refusal(target=["s1"] * 9)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "Invalid JSON"),
+        (b"\xff", "Invalid JSON"),
+        (b"null", "Input should be an object, seen None"),
+        (b"[1]", "Input should be an object, seen [1]"),
+        (b'{"modality": "s1", "target": "s2"}', "neither of vector and id given"),
+        (
+            b'{"modality": "s1", "target": "s2", "id": "p", "colour": 1}',
+            "colour: Extra inputs are not permitted, seen 1",
+        ),
+        (b'{"a":' * 100_000, "recursion limit exceeded"),
+    ],
+)
+def test_a_body_that_is_no_search_is_refused_in_few_words(body, words):
+    with pytest.raises(QueryError, match=re.escape(words)) as caught:
+        read_search(body)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_search_is_read_alike_from_bytes_and_from_json_values():
+    told = {"vector": [1, 2.5], "modality": "s1", "target": ["s2"], "filter": {"op": "x"}, "filter-lang": "cql2-json"}
+    assert read_search(told) == read_search(json.dumps(told).encode()) == SearchRequest(**told)
+    wrong = {**told, "limit": 0, "min_score": "high"}
+    said = []
+    for body in (wrong, json.dumps(wrong).encode()):
+        with pytest.raises(QueryError) as caught:
+            read_search(body)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_filters_of_a_query_string_are_those_of_a_body():
+    square = {"type": "Polygon", "coordinates": [[[20, 44], [21, 44], [21, 45], [20, 44]]]}
+    tree = {"op": "=", "args": [{"property": "split"}, "test"]}
+    told = {
+        "bbox": "20,44, 21,45.5",
+        "intersects": json.dumps(square),
+        "datetime": "2018-06-01T00:00:00Z/..",
+        "ids": "a,b",
+        "labels": "Pastures,Mixed forest",
+        "split": "test",
+        "filter": "country = 'Serbia'",
+        "filter-lang": "cql2-text",
+    }
+    asked = ItemFilters(**told, limit=3, token="t", sample=4)
+    assert asked.asked == told
+    assert asked.filters() == Filters(
+        **{
+            **told,
+            "bbox": [20, 44, 21, 45.5],
+            "intersects": square,
+            "ids": ["a", "b"],
+            "labels": ["Pastures", "Mixed forest"],
+        }
+    )
+    assert ItemFilters(filter=json.dumps(tree)).filters().filter == tree
+    assert ItemFilters().filters() == Filters() and ItemFilters().asked == {}
+    for wrong, words in (
+        ({"bbox": "20,x"}, "could not convert string to float: 'x'"),
+        ({"bbox": ""}, "expected numbers in bbox"),
+        ({"intersects": "here"}, "JSON in intersects"),
+        ({"intersects": "3"}, "intersects"),
+        ({"filter": "{"}, "CQL2 JSON"),
+        ({"intersects": "[" * 100_000}, "filters: "),
+    ):
+        with pytest.raises(QueryError, match=re.escape(words)):
+            ItemFilters(**wrong).filters()
 
 
 def test_filters_of_a_form_are_json():
