@@ -121,7 +121,7 @@ class Guard:
             raise
         except Exception as error:
             failure = error
-            if exchange.status:
+            if exchange.status and not exchange.ended:
                 raise  # the server then cuts the connection, which tells the client that the answer is not whole
             await exchange.refuse(500, f"{type(error).__name__} in {path}; the server's log says more")
         finally:
@@ -217,6 +217,7 @@ class _Exchange:
         self._whole = False
         self.too_large = False
         self.left = False
+        self.ended = False
         self.client: str | None = None
         length = self.told.get(b"content-length", b"0")
         self.told_length = int(length) if length.isdigit() else 0
@@ -259,6 +260,7 @@ class _Exchange:
             message["headers"] = added
         elif message["type"] == "http.response.body":
             self.sent += len(message.get("body", b""))
+            self.ended = not message.get("more_body", False)
         await self._send(message)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp
 
 from serve.api import BatchRequest, HttpProblem, Problem, SearchRequest, explain, problem
 from serve.fast_path import FastPath
@@ -56,7 +58,7 @@ def build_api(gateway: Gateway) -> FastAPI:
     Args:
         gateway: what answers.
     """
-    api = FastAPI(
+    api = _Api(
         title="sscm",
         summary="Find satellite images across sensors",
         version=code_version(),
@@ -73,18 +75,32 @@ def build_api(gateway: Gateway) -> FastAPI:
     if gateway.rules.keys is not None:
         describe_keys(api)
     often = [route for route in api.routes if isinstance(route, APIRoute) and route.path == "/v1/search"]
-    api.add_middleware(FastPath, routes={("POST", route.path): route for route in often}, told=told)
-    api.add_middleware(
-        Guard,
-        metrics=gateway.metrics,
-        deadline_s=gateway.deadline_s,
-        max_body_bytes=gateway.max_upload_bytes,
-        rules=gateway.rules,
-        access=gateway.access,
-        replica=gateway.replica,
-        generation=lambda: gateway.generation,
-    )
+    routes = {("POST", route.path): route for route in often}
+
+    def outermost(app: ASGIApp) -> ASGIApp:
+        return Guard(
+            FastPath(app, routes=routes, told=told),
+            metrics=gateway.metrics,
+            deadline_s=gateway.deadline_s,
+            max_body_bytes=gateway.max_upload_bytes,
+            rules=gateway.rules,
+            access=gateway.access,
+            replica=gateway.replica,
+            generation=lambda: gateway.generation,
+        )
+
+    api.outermost = outermost
     return api
+
+
+class _Api(FastAPI):
+    """An application with something around all of it, FastAPI's own layers included, which take their time."""
+
+    outermost: Callable[[ASGIApp], ASGIApp]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """What handles a request; Starlette asks for it once."""
+        return self.outermost(super().build_middleware_stack())
 
 
 def _add_operations(api: FastAPI, gateway: Gateway) -> None:
@@ -164,6 +180,10 @@ def _tell_errors(api: FastAPI) -> None:
 
     api.add_exception_handler(HttpProblem, answer)
     api.add_exception_handler(SscmError, answer)
+
+    @api.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return problem(500, f"{type(error).__name__} in {request.url.path}; the server's log says more")
 
     @api.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
