@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
@@ -12,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from serve.api import BatchRequest, HttpProblem, Problem, SearchRequest, explain, problem
@@ -20,6 +19,7 @@ from serve.fast_path import FastPath
 from serve.guard import Guard
 from serve.item_routes import add_items
 from serve.metrics import CONTENT_TYPE
+from serve.pages import page_routes
 from serve.reference import add_reference, describe_keys
 from serve.search_routes import add_search
 from sscm.errors import BandMismatchError, QueryError, SscmError
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from serve.gateway import Gateway
 
 log = logging.getLogger("ray.serve")
-
-PAGE_POLICY = "default-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-"""What the page may load: its own script and style, and what this service answers; nothing from elsewhere."""
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": meaning}
@@ -70,6 +67,7 @@ def build_api(gateway: Gateway) -> FastAPI:
     add_search(api, gateway)
     add_items(api, gateway)
     _add_operations(api, gateway)
+    api.include_router(page_routes())
     add_reference(api)
     _describe_bodies(api)
     if gateway.rules.keys is not None:
@@ -78,7 +76,7 @@ def build_api(gateway: Gateway) -> FastAPI:
     routes = {("POST", route.path): route for route in often}
 
     def outermost(app: ASGIApp) -> ASGIApp:
-        return Guard(
+        guard = Guard(
             FastPath(app, routes=routes, told=told),
             metrics=gateway.metrics,
             deadline_s=gateway.deadline_s,
@@ -88,6 +86,8 @@ def build_api(gateway: Gateway) -> FastAPI:
             replica=gateway.replica,
             generation=lambda: gateway.generation,
         )
+        gateway.metrics.in_flight.show(lambda: guard.in_flight)
+        return guard
 
     api.outermost = outermost
     return api
@@ -104,8 +104,6 @@ class _Api(FastAPI):
 
 
 def _add_operations(api: FastAPI, gateway: Gateway) -> None:
-    page = (Path(__file__).parent / "web" / "index.html").read_text("utf-8")
-
     @api.get("/v1/index", tags=["about"])
     async def index() -> dict[str, Any]:
         """What is searched."""
@@ -137,10 +135,6 @@ def _add_operations(api: FastAPI, gateway: Gateway) -> None:
         Where that takes longer than a request may, `loading` names the generation; ask again, or look at `/readyz`.
         """
         return await gateway.reload()
-
-    @api.get("/", include_in_schema=False)
-    async def start() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": PAGE_POLICY})
 
     @api.get("/livez", tags=["operation"])
     async def livez() -> PlainTextResponse:
