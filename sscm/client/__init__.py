@@ -4,9 +4,10 @@
 one place, :mod:`sscm.client.requests`. :mod:`sscm.client.terminal` is what ``sscm search`` does.
 """
 
-from sscm.client.answers import Answers, Embedding, Hit, Index, Item, Model, Problem, Readiness, Reload
+from sscm.client.about import Embedding, Index, Model, Readiness, Reload
+from sscm.client.answers import Answers, Hit, Item, Page, Problem
 from sscm.client.asynchronous import AsyncClient
-from sscm.client.requests import Example, Filters, Query
+from sscm.client.query import Example, Filters, Query
 from sscm.client.synchronous import Client
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Index",
     "Item",
     "Model",
+    "Page",
     "Problem",
     "Query",
     "Readiness",

@@ -1,4 +1,4 @@
-"""What the service answers, as typed values: items, answers in pages, embeddings, and what is served.
+"""What the service finds, as typed values: items, and answers in pages.
 
 A value that is not of its type is found when the answer is read, not when it is used.
 """
@@ -6,20 +6,12 @@ A value that is not of its type is found when the answer is read, not when it is
 from __future__ import annotations
 
 import datetime as dt
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
-from sscm.sensors import Modality
-
-T = TypeVar("T")
-
-
-class UnexpectedAnswer(ValueError):
-    """An answer that an sscm service does not give; the client tells it as a :class:`sscm.errors.ServiceError`."""
+from sscm.client.about import ModelName
+from sscm.client.reading import UnexpectedAnswer, at_place, checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +43,7 @@ class Item:
         Raises:
             UnexpectedAnswer: it is none.
         """
-        return cls(**_fields(_checked(_Feature, value), value))
+        return cls(**_fields(checked(_Feature, value), value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +61,7 @@ class Hit(Item):
     @classmethod
     def read(cls, value: Any) -> Self:
         """A hit from a STAC Item with ``properties.score`` and ``properties.target``."""
-        feature = _checked(_ScoredFeature, value)
+        feature = checked(_ScoredFeature, value)
         scored = feature.properties
         return cls(**_fields(feature, value), score=scored.score, target=scored.target)
 
@@ -142,117 +134,6 @@ class Problem:
     detail: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelName:
-    """Which model it was."""
-
-    name: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Embedding:
-    """An image as the model sees it.
-
-    Args:
-        modality: what the image is of.
-        vector: numbers of unit norm, as many as the index has dimensions.
-        model: what embedded it; only vectors of one model compare.
-    """
-
-    modality: str
-    vector: tuple[float, ...] = field(repr=False)
-    model: ModelName
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedModality:
-    """A modality that can be searched by, and searched for."""
-
-    name: str
-    title: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Index:
-    """What is searched.
-
-    Args:
-        generation: its number; it grows with every change of the index.
-        created: when the generation was committed.
-        items: how many pairs.
-        modalities: their modalities.
-        dimension: length of an embedding.
-        recall: recall@10 that searches are tuned to; 1 where all are exact.
-        properties: names of the properties that filters may use; None where the index does not say.
-        simulated: whether the images were computed, not observed.
-        model: what embedded them.
-    """
-
-    generation: int
-    created: dt.datetime
-    items: int
-    modalities: tuple[ServedModality, ...]
-    dimension: int
-    recall: float
-    properties: tuple[str, ...] | None
-    simulated: bool
-    model: ModelName
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """What embeds images.
-
-    Args:
-        name: its name.
-        fingerprint: tells its weights from others.
-        dimension: length of an embedding.
-        simulated: whether it was trained on computed images.
-        modalities: the modalities that it knows, with the bands that it wants.
-        about: all that the service says of it.
-    """
-
-    name: str
-    fingerprint: str
-    dimension: int
-    simulated: bool
-    modalities: tuple[Modality, ...] = field(repr=False)
-    about: Mapping[str, Any] = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Readiness:
-    """Whether the service answers searches.
-
-    Args:
-        ready: whether all of it does.
-        generation: number of the index generation that is served.
-        loading: number of the one that is being loaded to take its place; None where none is.
-        refused: why a later one does not take its place; None where there is none.
-        parts: what each part says.
-    """
-
-    ready: bool
-    generation: int
-    loading: int | None
-    refused: str | None
-    parts: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reload:
-    """What a service serves after it was told to look for the index's current generation.
-
-    Args:
-        generation: number of the generation that is served.
-        loading: number of one that takes longer to load than a request may; it takes its place when it is ready.
-    """
-
-    generation: int
-    loading: int | None
-
-
 def read_answers(value: Any, kind: type[I], body: Mapping[str, Any] | None = None) -> Answers[I]:
     """Answers from a FeatureCollection.
 
@@ -264,9 +145,9 @@ def read_answers(value: Any, kind: type[I], body: Mapping[str, Any] | None = Non
     Raises:
         UnexpectedAnswer: it is none.
     """
-    read = _checked(_Collection, value)
+    read = checked(_Collection, value)
     return Answers(
-        items=tuple(_at(f"features.{i}", kind.read, feature) for i, feature in enumerate(read.features)),
+        items=tuple(at_place(f"features.{i}", kind.read, feature) for i, feature in enumerate(read.features)),
         matched=read.numberMatched,
         generation=read.sscm.generation,
         model=read.sscm.model.name,
@@ -280,36 +161,11 @@ def read_answers(value: Any, kind: type[I], body: Mapping[str, Any] | None = Non
 
 def read_batch(value: Any, bodies: Sequence[Mapping[str, Any]]) -> list[Answers[Hit] | Problem]:
     """The results of a batch, each in its place; ``bodies`` are the searches sent."""
-    results = _checked(_Batch, value).results
+    results = checked(_Batch, value).results
     if len(results) != len(bodies):
         raise UnexpectedAnswer(f"{len(results)} results of {len(bodies)} searches")
-    return [
-        _at(f"results.{i}", _result, result, body) for i, (result, body) in enumerate(zip(results, bodies, strict=True))
-    ]
-
-
-def read_model(value: Any) -> Model:
-    """A model from what ``/v1/model`` answers."""
-    if not isinstance(value, Mapping) or not isinstance(value.get("modalities"), list):
-        raise UnexpectedAnswer("modalities: no list")
-    try:
-        modalities = tuple(Modality.from_json(modality) for modality in value["modalities"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UnexpectedAnswer(f"modalities: {error!r}") from error
-    named = _checked(_Model, value)
-    return Model(
-        name=named.name,
-        fingerprint=named.fingerprint,
-        dimension=named.dimension,
-        simulated=named.simulated,
-        modalities=modalities,
-        about=value,
-    )
-
-
-def read(kind: type[T], value: Any) -> T:
-    """A value of a class without more to it, such as :class:`Index`."""
-    return _checked(kind, value)
+    both = enumerate(zip(results, bodies, strict=True))
+    return [at_place(f"results.{i}", _result, result, body) for i, (result, body) in both]
 
 
 @dataclass(frozen=True)
@@ -361,12 +217,6 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class _Model(ModelName):
-    dimension: int
-    simulated: bool
-
-
-@dataclass(frozen=True)
 class _Link:
     href: str
     method: Literal["GET", "POST"] = "GET"
@@ -387,7 +237,7 @@ def _fields(feature: _Feature, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result(value: Mapping[str, Any], body: Mapping[str, Any]) -> Answers[Hit] | Problem:
-    return _checked(Problem, value) if "features" not in value else read_answers(value, Hit, body)
+    return checked(Problem, value) if "features" not in value else read_answers(value, Hit, body)
 
 
 def _next(links: Sequence[Mapping[str, Any]], kind: type[I], body: Mapping[str, Any] | None) -> Page[I] | None:
@@ -395,35 +245,10 @@ def _next(links: Sequence[Mapping[str, Any]], kind: type[I], body: Mapping[str, 
     for link in links:
         if link.get("rel") != "next":
             continue
-        told = _at("links", _checked, _Link, link)
+        told = at_place("links", checked, _Link, link)
         # Only below the service's own URL: the key goes there, and to nobody else.
         if not told.href.startswith("/") or told.href.startswith("//"):
             raise UnexpectedAnswer(f"links: href {told.href!r}; expected a path of this service")
         merged = {**(body or {}), **(told.body or {})} if told.merge else told.body
         return Page(method=told.method, path=told.href, body=merged if told.method == "POST" else None, kind=kind)
     return None
-
-
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _checked(kind: type[T], value: Any) -> T:
-    wanted: Any = kind  # to mypy a class that is a type variable has no hash
-    try:
-        checked: T = _adapter(wanted).validate_python(value)
-        return checked
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "answer"
-        seen = repr(first["input"])
-        raise UnexpectedAnswer(f"{place}: {first['msg']}, seen {seen[:60]}{'…' * (len(seen) > 60)}") from error
-
-
-def _at(place: str, reader: Any, *values: Any) -> Any:
-    """What a reader makes of values, with the place of them in its error."""
-    try:
-        return reader(*values)
-    except UnexpectedAnswer as error:
-        raise UnexpectedAnswer(f"{place}.{error}") from error

@@ -12,8 +12,8 @@ from http import HTTPStatus
 
 import httpx
 
+from sscm.client.call import Call
 from sscm.client.connection import URL, Connection
-from sscm.client.requests import Call
 from sscm.errors import ServiceError
 
 FIRST_WAIT_S = 0.25

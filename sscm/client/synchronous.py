@@ -9,10 +9,13 @@ from typing import Self, TypeVar, Unpack
 import httpx
 
 from sscm.client import requests
-from sscm.client.answers import Answers, Embedding, Hit, I, Index, Item, Model, Problem, Readiness, Reload
+from sscm.client.about import Embedding, Index, Model, Readiness, Reload
+from sscm.client.answers import Answers, Hit, I, Item, Problem
 from sscm.client.attempts import Attempts
+from sscm.client.call import Call
 from sscm.client.connection import ATTEMPTS, TIMEOUT_S, URL, Connection
-from sscm.client.requests import Call, File, Filters, Query
+from sscm.client.query import Filters, Query
+from sscm.client.requests import File
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from sscm.client.answers import Answers, Hit
-from sscm.client.requests import Filters, Query
+from sscm.client.query import Filters, Query
 from sscm.client.saving import require_empty, save_answers
 from sscm.client.synchronous import Client
 from sscm.client.table import print_answers

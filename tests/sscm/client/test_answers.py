@@ -6,7 +6,9 @@ import datetime as dt
 
 import pytest
 
-from sscm.client.answers import Hit, Item, Problem, UnexpectedAnswer, read_answers, read_batch, read_model
+from sscm.client.about import read_model
+from sscm.client.answers import Hit, Item, Problem, read_answers, read_batch
+from sscm.client.reading import UnexpectedAnswer
 from sscm.sensors import sentinel1
 
 

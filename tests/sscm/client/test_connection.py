@@ -9,7 +9,7 @@ from sscm.errors import ServiceError
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("url", ["localhost:1", "nonsense", "http://[::1", "ftp://host", "http://", ""])
 def test_what_is_no_url_is_told_when_the_client_is_made(kind, url):
-    with pytest.raises(ServiceError, match="is no URL.*expected one like http://127"):
+    with pytest.raises(ServiceError, match=r"is no URL.*expected one like http://127"):
         kind(url)
 
 
