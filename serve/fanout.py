@@ -40,6 +40,11 @@ class ShardClient:
         self._flying = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def waiting(self) -> int:
+        """Queries that wait for their call."""
+        return len(self._waiting)
+
     def follow(self, replicas: Mapping[str, Address]) -> None:
         """Take note of the replicas that there are now."""
         for name in [name for name in self._replicas if name not in replicas]:

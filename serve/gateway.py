@@ -75,6 +75,8 @@ class Gateway:
         self._planned = asyncio.Event()
         self._follower = Follower(coordinator, self._describe, self._follow)
         self._begun = False
+        self.metrics.generation.show(lambda: self.generation)
+        self.metrics.waiting.show(lambda: sum(shard.waiting for shard in self._shards))
         self._begin()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -184,6 +186,7 @@ class Gateway:
             self._begun = True
 
     def _describe(self) -> Member:
+        self.metrics.push()  # asked every few seconds
         return Member(name=self.replica, part=GATEWAY, loaded=() if self._plan is None else (self.generation,))
 
     async def _follow(self, plan: Plan) -> None:
@@ -192,6 +195,5 @@ class Gateway:
         switched = self._plan is not None and plan.current.generation != self.generation
         self._plan = plan
         self._planned.set()
-        self.metrics.generation.set(plan.current.generation)
         if switched:
             self._follower.report()

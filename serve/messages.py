@@ -62,6 +62,7 @@ class ShardAnswer:
             row that may answer, less those of few rows, which are scored at once.
         widened: those of them that looked at more rows than at first, averaged likewise.
         seconds: how long the batch was searched for.
+        made: items that were not kept as JSON from an earlier answer, averaged likewise.
     """
 
     hits: list[ShardHit]
@@ -69,6 +70,7 @@ class ShardAnswer:
     scans: float = 0.0
     widened: float = 0.0
     seconds: float = 0.0
+    made: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def pack_answers(answers: Sequence[ShardAnswer | Exception]) -> list[Any]:
             answer.scans,
             answer.widened,
             answer.seconds,
+            answer.made,
             [[hit.pair_id, hit.score, hit.feature] for hit in answer.hits],
         ]
         for answer in answers

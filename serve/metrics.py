@@ -13,7 +13,7 @@ Each metric counts in two places:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,7 +93,7 @@ class Histogram:
 
 
 class Gauge:
-    """A number that rises and falls.
+    """A number that rises and falls, asked for when it is shown.
 
     Args:
         name: as in ``prometheus_client``.
@@ -104,12 +104,17 @@ class Gauge:
     def __init__(self, name: str, documentation: str, registry: prometheus_client.CollectorRegistry) -> None:
         self._local = prometheus_client.Gauge(name, documentation, registry=registry)
         self._ray: Any = ray_metrics.Gauge(name, description=documentation) if ray.is_initialized() else None
+        self._value: Callable[[], float] = lambda: 0.0
 
-    def set(self, value: float) -> None:
-        """Set it."""
-        self._local.set(value)
+    def show(self, value: Callable[[], float]) -> None:
+        """Show what a function returns."""
+        self._value = value
+        self._local.set_function(value)
+
+    def push(self) -> None:
+        """Tell Ray, which does not ask."""
         if self._ray is not None:
-            self._ray.set(value)
+            self._ray.set(self._value())
 
 
 class GatewayMetrics:
@@ -157,6 +162,11 @@ class GatewayMetrics:
         )
         self.generation = Gauge("sscm_generation", "Index generation that is served", self.registry)
         self.waiting = Gauge("sscm_waiting_queries", "Queries that wait in a gateway for their batch", self.registry)
+        self.in_flight = Gauge("sscm_in_flight_requests", "Requests that a gateway has in hand", self.registry)
+        self.items = Counter("sscm_items", "Items in answers of shards", (), self.registry)
+        self.made_items = Counter(
+            "sscm_made_items", "Those that a shard did not have as JSON from an earlier answer", (), self.registry
+        )
         about = prometheus_client.Gauge(
             "sscm_gateway_info", "The gateway that shows this page", ("replica",), registry=self.registry
         )
@@ -166,10 +176,19 @@ class GatewayMetrics:
         """Count a shard's answer to a query, which was in a batch of so many."""
         self.batches.observe(batch, "search")
         self.stages.observe(answer.seconds, "scan")
+        if answer.hits:
+            self.items.inc(amount=len(answer.hits))
+        if answer.made:
+            self.made_items.inc(amount=answer.made)
         if answer.scans:
             self.scans.inc(amount=answer.scans)
         if answer.widened:
             self.widened.inc(amount=answer.widened)
+
+    def push(self) -> None:
+        """Tell Ray how gauges stand."""
+        for gauge in (self.generation, self.waiting, self.in_flight):
+            gauge.push()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

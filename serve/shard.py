@@ -79,6 +79,7 @@ class IndexShard:
         self._batcher: Batcher[ShardQuery, ShardAnswer] = Batcher(self.search_batch, MAX_BATCH, MAX_WAITING)
         self._items: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._listed: OrderedDict[str, list[tuple[Segment, npt.NDArray[np.int64]]]] = OrderedDict()
+        self._made = 0
         self._random = np.random.default_rng()
         self._lock = threading.Lock()  # of what is kept: batches and single calls run on threads of their own
 
@@ -118,7 +119,7 @@ class IndexShard:
         return answers
 
     def _search_alike(self, queries: Sequence[ShardQuery]) -> Sequence[ShardAnswer | Exception]:
-        start = time.perf_counter()
+        start, made = time.perf_counter(), self._made
         target, restriction = queries[0].target, queries[0].filter
         before = self._reader.counts
         hits = self._reader.search(
@@ -147,6 +148,7 @@ class IndexShard:
                 scans,
                 widened,
                 time.perf_counter() - start,
+                (self._made - made) / len(queries),
             )
             for found, query in zip(kept, queries, strict=True)
         ]
@@ -167,6 +169,7 @@ class IndexShard:
             made = stac_items(self._segments[name].rows, sorted(rows), self._titles)
             items.update(((name, row), item) for row, item in zip(sorted(rows), made, strict=True))
         with self._lock:
+            self._made += sum(map(len, missing.values()))
             self._items.update(items)
             while len(self._items) > KEPT_ITEMS:
                 self._items.popitem(last=False)
