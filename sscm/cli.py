@@ -343,7 +343,8 @@ def _reload(url: str = SearchConfig.url, api_key: str | None = None) -> None:
 
     with Client(url, api_key=api_key) as client:
         found = client.reload()
-    print(f"generation {found.generation} is served")
+    loading = "" if found.loading is None else f"; {found.loading} is being loaded to take its place"
+    print(f"generation {found.generation} is served{loading}")
 
 
 def _keys(command: KeyCommand) -> None:
