@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import threading
 import time
 
 import pytest
@@ -170,7 +171,7 @@ def test_a_refusal_is_told_at_once_with_the_service_s_words(server, ask, status,
     assert server.headers("Authorization") == ["Bearer wrong"]
 
 
-@pytest.mark.parametrize("status", [200, 204, 301, 403, 404, 500, 502])
+@pytest.mark.parametrize("status", [200, 204, 301, 502])
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"[]", b'{"ok": true}', b"\xff\xfe", b"[" * 100_000])
 def test_another_kind_of_server_is_recognised(server, ask, status, body):
     server.answers = [(status, b"" if status == 204 else body, {"Location": "/elsewhere"})]
@@ -264,12 +265,12 @@ def test_pages_follow_links_and_end(server, answer):
 
 
 def test_many_calls_of_one_event_loop_are_under_way_at_once(server, answer):
-    server.answers = [(200, answer, {})]
-    slow = server.http.RequestHandlerClass.do_POST
+    together = threading.Barrier(20)  # no answer before all have asked
+    plain = server.http.RequestHandlerClass.do_POST
 
     def later(handler):
-        time.sleep(0.2)
-        slow(handler)
+        together.wait(30)
+        plain(handler)
 
     server.http.RequestHandlerClass.do_POST = later
 
@@ -278,7 +279,5 @@ def test_many_calls_of_one_event_loop_are_under_way_at_once(server, answer):
             calls = [client.search(id=f"p{n}", modality="s1", target="s2") for n in range(20)]
             return await asyncio.gather(*calls)
 
-    begun = time.monotonic()
     assert len(asyncio.run(run())) == 20
-    assert time.monotonic() - begun < 20 * 0.2 / 2
     assert len(set(server.headers("X-Request-ID"))) == 20
