@@ -152,17 +152,12 @@ def test_sizes_out_of_bounds_are_refused_and_the_right_one_is_named():
 
 
 def test_pngs_of_other_kinds_are_refused():
-    for mode, match in (
-        ("RGBA", "RGB and alpha of 8"),
-        ("P", "palette of 8"),
-        ("I;16", "grey of 16"),
-        ("L", "grey of 8"),
-    ):
+    kinds = {"RGBA": "RGB and alpha of 8", "P": "palette of 1", "I;16": "grey of 16", "L": "grey of 8"}
+    for mode, kind in kinds.items():
         buffer = io.BytesIO()
         Image.new(mode, (20, 16)).save(buffer, "PNG")
-        refused(
-            [Upload("x.png", buffer.getvalue())], COLOUR, f"{match} bits; expected 3 channels of 8 bits: B11, B08, B03"
-        )
+        expected = f"{kind} bits; expected 3 channels of 8 bits: B11, B08, B03"
+        refused([Upload("x.png", buffer.getvalue())], COLOUR, expected)
     refused([Upload("x.png", buffer.getvalue())], S1, "a PNG has 8 bits a pixel; expected Sentinel-1")
     refused([Upload("x.png", buffer.getvalue())], S2, "one array, but s2 has band groups")
 
