@@ -158,15 +158,16 @@ def rates(searches: dict[str, Search], queries: np.ndarray, batch: int, rounds: 
     return found
 
 
-def profiled(search: Search, queries: np.ndarray) -> None:
-    """What the GPU and the host do in ten searches."""
+def profiled(name: str, work: Callable[[], Any]) -> None:
+    """What the GPU and the host do in ten rounds."""
     from torch.profiler import ProfilerActivity, profile
 
-    search(queries)
+    work()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         for _ in range(10):
-            search(queries)
-    print(f"{len(queries)} queries at a time:")
+            work()
+        torch.cuda.synchronize()
+    print(f"{name}, ten times:")
     averages = found.key_averages()
     print(averages.table(sort_by="self_cuda_time_total", row_limit=14, max_name_column_width=60))
     print(averages.table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=60), flush=True)
@@ -202,7 +203,7 @@ def search(report: Rows, count: int, profile: bool) -> None:
             f"{(scan.counts.scored - before.scored) / asked:.0f} rows scored a query"
         )
         if profile:
-            profiled(lambda q: scan.search(q, K)[1], queries[:batch])
+            profiled(f"{batch} queries at a time", lambda b=batch: scan.search(queries[:b], K))  # type: ignore[misc]
 
 
 def encoders_of(backbone: str) -> nn.ModuleDict:
@@ -214,7 +215,7 @@ def encoders_of(backbone: str) -> nn.ModuleDict:
     return make_encoders(modalities, known, ModelConfig(backbone=backbone, image_size=PIXELS))
 
 
-def train(report: Rows, backbone: str) -> None:
+def train(report: Rows, backbone: str, profile: bool) -> None:
     """Steps of one backbone."""
     from sscm.training.step import PairEncoders, TrainingStep
 
@@ -275,8 +276,10 @@ def train(report: Rows, backbone: str) -> None:
     print(
         f"  {PAIRS / statistics.median(taken['whole']) * 1e3:,.0f} pairs/s, from host arrays "
         f"{PAIRS / statistics.median(taken['host']) * 1e3:,.0f}; peak memory {peak / 2**30:.1f} GiB, "
-        "of which the peer's copy of the encoders"
+        "with the peer's copy of the encoders"
     )
+    if profile:
+        profiled(f"a step of {backbone}", whole)
 
 
 def main() -> None:
@@ -284,7 +287,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=("search", "train"), default=("search", "train"))
     parser.add_argument("--rows", nargs="+", type=int, default=(1_000_000, 10_000_000))
-    parser.add_argument("--profile", action="store_true", help="also print what the time of a search goes to")
+    parser.add_argument(
+        "--profile", action="store_true", help="also print what the time of a search and of a step goes to"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -294,7 +299,7 @@ def main() -> None:
     report = Rows()
     if "train" in arguments.only:
         for backbone in ("resnet18", "resnet50"):
-            train(report, backbone)
+            train(report, backbone, arguments.profile)
     if "search" in arguments.only:
         for count in arguments.rows:
             search(report, count, arguments.profile)

@@ -247,9 +247,8 @@ class ExactScan:
     def _products(self, queries: Tensor, codes: Tensor, threads: int) -> Products:
         """Integer products of all queries and these rows, and the largest of each group of rows."""
         rows = max(GROUP_ROWS, threads * BLOCK_SCORES // len(queries) // GROUP_ROWS * GROUP_ROWS)
-        if self._device.type != "cpu":  # one product: a GPU has no use for small ones
-            rows = len(codes)
-        rows = min(rows, -(-len(codes) // GROUP_ROWS) * GROUP_ROWS)
+        whole = -(-len(codes) // GROUP_ROWS) * GROUP_ROWS
+        rows = min(rows, whole) if self._device.type == "cpu" else whole  # a GPU has no use for small products
         blocks = -(-len(codes) // rows)
         scores = self._scratch.scores(blocks * len(queries) * rows, self._device).view(blocks, len(queries), rows)
         maxima = torch.empty(blocks, len(queries), rows // GROUP_ROWS, dtype=torch.int32, device=self._device)

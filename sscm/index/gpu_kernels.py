@@ -1,12 +1,15 @@
 # ruff: noqa: ANN001, ANN202
 # Arguments of kernels have types that Python does not know.
-"""Kernels of the exact search on a GPU, in Triton: products of codes that never leave the chip, and float64 scores.
+"""Kernels of the exact search on a GPU, in Triton: integer products that never leave the chip, and float64 scores.
 
-PyTorch brings Triton along where it brings CUDA. With ``TRITON_INTERPRET=1`` the kernels run on the CPU, slowly.
+All tensors given are contiguous. PyTorch brings Triton along where it brings CUDA. With ``TRITON_INTERPRET=1`` the
+kernels run on the CPU, slowly.
 """
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
@@ -16,9 +19,14 @@ GROUP_ROWS = 64
 """Rows of which only the largest product is kept."""
 NEVER = torch.iinfo(torch.int32).min
 """Product of a row that is not there."""
-_BLOCK_ROWS = 256
+NOTHING = torch.iinfo(torch.int64).min
+"""Key of no row."""
+_LAST_ROW = 2**31 - 1
+_BLOCK_ROWS, _BLOCK_QUERIES = 256, 128
 _SCORE_VALUES = 4_096
-"""Values of rows that one program of :func:`exact_scores` holds."""
+"""Values of rows that one program of :func:`score_keys` holds."""
+
+Keys = npt.NDArray[np.int64]
 
 
 def group_maxima(queries: Tensor, codes: Tensor, mask: Tensor | None) -> Tensor:
@@ -35,7 +43,7 @@ def group_maxima(queries: Tensor, codes: Tensor, mask: Tensor | None) -> Tensor:
     count, width = queries.shape
     groups = -(-len(codes) // GROUP_ROWS)
     out = torch.empty(count, groups, dtype=torch.int32, device=codes.device)
-    block = min(128, max(16, triton.next_power_of_2(count)))
+    block = min(_BLOCK_QUERIES, max(16, triton.next_power_of_2(count)))
     grid = (triton.cdiv(len(codes), _BLOCK_ROWS) * triton.cdiv(count, block),)
     _group_maxima[grid](
         queries,
@@ -46,67 +54,106 @@ def group_maxima(queries: Tensor, codes: Tensor, mask: Tensor | None) -> Tensor:
         len(codes),
         groups,
         WIDTH=width,
-        STEP=64 if width > 32 else 32,
+        STEP=32 if width <= 32 else 128 if (width - 1) % 128 >= 64 else 64,
         QUERIES=block,
         ROWS=_BLOCK_ROWS,
         GROUP=GROUP_ROWS,
         MASKED=mask is not None,
         ABSENT=NEVER,
-        num_warps=8 if block == 128 else 4,
     )
     return out
 
 
-def group_products(queries: Tensor, codes: Tensor, mask: Tensor | None, groups: Tensor) -> Tensor:
-    """Integer products of each query with the rows of some groups.
+def rows_from(
+    queries: Tensor, codes: Tensor, mask: Tensor | None, groups: Tensor, least: Tensor, most: int
+) -> tuple[Tensor, Tensor]:
+    """Rows of some groups whose integer product with a query is not below what is asked for.
 
     Args:
         queries: int8 [q, w], w a multiple of 16.
         codes: int8 [n, w].
         mask: bool [n], rows that count; None for all.
-        groups: int64 [q, g].
+        groups: int64 [q, g], none twice for a query.
+        least: int32 [q], above :data:`NEVER`.
+        most: rows of a query that there is room for.
 
     Returns:
-        int32 [q, g × :data:`GROUP_ROWS`]; :data:`NEVER` for rows that do not count.
+        int32 [q, most], in any order, and how many there are, int32 [q]: as many as were found, also where there was
+        no room for all. What is beyond them is not written.
     """
     count, chosen = groups.shape
-    out = torch.empty(count, chosen * GROUP_ROWS, dtype=torch.int32, device=codes.device)
-    _group_products[(chosen, count)](
+    out = torch.empty(count, most, dtype=torch.int32, device=codes.device)
+    found = torch.zeros(count, dtype=torch.int32, device=codes.device)
+    _rows_from[(chosen, count)](
         queries,
         codes,
         codes if mask is None else mask.view(torch.int8),
         groups,
+        least,
         out,
+        found,
         len(codes),
         chosen,
+        most,
         WIDTH=queries.shape[1],
         PADDED=triton.next_power_of_2(queries.shape[1]),
         GROUP=GROUP_ROWS,
         MASKED=mask is not None,
-        ABSENT=NEVER,
     )
-    return out
+    return out, found
 
 
-def exact_scores(queries: Tensor, vectors: Tensor, rows: Tensor) -> Tensor:
-    """Inner products in double precision.
+def score_keys(
+    queries: Tensor, vectors: Tensor, places: Tensor | None, rows: Tensor, found: Tensor, doubt: float
+) -> Tensor:
+    """Scores of rows as integers: of two, the larger is that of the better answer; see :func:`scores_of`.
 
     Args:
         queries: float32 [q, d].
-        vectors: float32 [n, d].
-        rows: int64 [q, c].
+        vectors: float32 [n, d], n below 2³¹.
+        places: int64 [rows], which vectors the rows are; None where they are their own numbers.
+        rows: int32 [q, c].
+        found: int32 [q], how many of them there are; what is beyond gets :data:`NOTHING`.
+        doubt: float64 sums of two orders differ by no more than this times the length of the query.
 
     Returns:
-        float64 [q, c] of each query with its rows; -inf where a row is -1.
+        int64 [q, c].
     """
-    count, chosen = rows.shape
-    out = torch.empty(count, chosen, dtype=torch.float64, device=vectors.device)
+    count, most = rows.shape
+    out = torch.empty(count, most, dtype=torch.int64, device=vectors.device)
     padded = triton.next_power_of_2(vectors.shape[1])
     block = max(1, _SCORE_VALUES // padded)
-    _exact_scores[(triton.cdiv(chosen, block), count)](
-        queries, vectors, rows, out, chosen, WIDTH=vectors.shape[1], PADDED=padded, ROWS=block
+    _score_keys[(triton.cdiv(most, block), count)](
+        queries,
+        vectors,
+        rows if places is None else places,
+        rows,
+        found,
+        out,
+        most,
+        doubt,
+        WIDTH=vectors.shape[1],
+        PADDED=padded,
+        ROWS=block,
+        PLACED=places is not None,
+        LAST=_LAST_ROW,
+        ABSENT=NOTHING,
     )
     return out
+
+
+def scores_of(keys: Keys) -> tuple[npt.NDArray[np.float32], Keys, npt.NDArray[np.bool_]]:
+    """What :func:`score_keys` put into keys.
+
+    From the top: the float32 score, its bits changed so that they are ordered as integers; the row, the first one
+    largest; and one bit.
+
+    Returns:
+        Scores float32, NaN of no row; rows int64; and whether another order of summation may round to another score.
+    """
+    ordered = (keys >> 32).astype(np.int32)
+    bits = ordered ^ ((ordered >> 31) & 0x7FFFFFFF)
+    return bits.view(np.float32), _LAST_ROW - ((keys & 0xFFFFFFFF) >> 1), (keys & 1) != 0
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -153,23 +200,24 @@ def _group_maxima(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _group_products(  # type: ignore[no-untyped-def]
+def _rows_from(  # type: ignore[no-untyped-def]
     queries,
     codes,
     mask,
-    chosen,
+    groups,
+    least,
     out,
+    found,
     rows,
-    slots,
+    chosen,
+    most,
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
     GROUP: tl.constexpr,
     MASKED: tl.constexpr,
-    ABSENT: tl.constexpr,
 ):
     query = tl.program_id(1).to(tl.int64)
-    place = query * slots + tl.program_id(0)
-    row = tl.load(chosen + place) * GROUP + tl.arange(0, GROUP)
+    row = tl.load(groups + query * chosen + tl.program_id(0)) * GROUP + tl.arange(0, GROUP)
     there = row < rows
     column = tl.arange(0, PADDED)
     asked = tl.load(queries + query * WIDTH + column, mask=column < WIDTH, other=0).to(tl.int32)
@@ -179,29 +227,44 @@ def _group_products(  # type: ignore[no-untyped-def]
     product = tl.sum(coded.to(tl.int32) * asked[None, :], axis=1)
     if MASKED:
         there = there & (tl.load(mask + row, mask=there, other=0) != 0)
-    tl.store(out + place * GROUP + tl.arange(0, GROUP), tl.where(there, product, ABSENT))
+    kept = (there & (product >= tl.load(least + query))).to(tl.int32)
+    place = tl.atomic_add(found + query, tl.sum(kept, axis=0)) + tl.cumsum(kept, axis=0) - 1
+    tl.store(out + query * most + place, row.to(tl.int32), mask=(kept != 0) & (place < most))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _exact_scores(  # type: ignore[no-untyped-def]
+def _score_keys(  # type: ignore[no-untyped-def]
     queries,
     vectors,
+    places,
     rows,
+    found,
     out,
-    slots,
+    most,
+    doubt,
     WIDTH: tl.constexpr,
     PADDED: tl.constexpr,
     ROWS: tl.constexpr,
+    PLACED: tl.constexpr,
+    LAST: tl.constexpr,
+    ABSENT: tl.constexpr,
 ):
     query = tl.program_id(1).to(tl.int64)
     slot = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    row = tl.load(rows + query * slots + slot, mask=slot < slots, other=-1)
+    there = slot < tl.minimum(tl.load(found + query), most)
+    row = tl.load(rows + query * most + slot, mask=there, other=0).to(tl.int64)
+    if PLACED:
+        row = tl.load(places + row, mask=there, other=0)
     column = tl.arange(0, PADDED)
     asked = tl.load(queries + query * WIDTH + column, mask=column < WIDTH, other=0).to(tl.float64)
     values = tl.load(
-        vectors + row[:, None] * WIDTH + column[None, :],
-        mask=(row[:, None] >= 0) & (column[None, :] < WIDTH),
-        other=0,
+        vectors + row[:, None] * WIDTH + column[None, :], mask=there[:, None] & (column[None, :] < WIDTH), other=0
     )
     score = tl.sum(values.to(tl.float64) * asked[None, :], axis=1)
-    tl.store(out + query * slots + slot, tl.where(row >= 0, score, float("-inf")), mask=slot < slots)
+    apart = doubt * tl.sqrt(tl.sum(asked * asked, axis=0))
+    high = (score + apart).to(tl.float32)
+    low = (score - apart).to(tl.float32)
+    bits = tl.where(high == 0, 0.0, high).to(tl.int32, bitcast=True)  # both zeros are equal
+    ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)
+    key = (ordered << 32) | ((LAST - row) << 1) | (high != low).to(tl.int64)
+    tl.store(out + query * most + slot, tl.where(there, key, ABSENT), mask=slot < most)

@@ -125,14 +125,14 @@ def prepared_images(encoder: Encoder, groups: Mapping[str, npt.NDArray[Any]]) ->
     Returns:
         float32 [N, all bands, size, size], of :meth:`Encoder.prepare`.
     """
-    chosen = {name: groups[name] for name in encoder.modality.group_names}
-    pixels = encoder.prepare({name: as_tensor(values) for name, values in chosen.items()})
-    bad = np.zeros(len(pixels), bool)
-    for values in chosen.values():
-        if values.dtype.kind == "f":
-            bad |= ~np.isfinite(values).all(axis=(1, 2, 3))
-    if bad.any():
-        pixels[torch.from_numpy(bad).to(pixels.device)] = torch.nan
+    device = encoder.mean.device
+    chosen = {name: as_tensor(groups[name]).to(device, non_blocking=True) for name in encoder.modality.group_names}
+    pixels = encoder.prepare(chosen)
+    finite = [torch.isfinite(values).flatten(1).all(1) for values in chosen.values() if values.is_floating_point()]
+    if finite:
+        bad = ~torch.stack(finite).all(0)
+        if device.type != "cpu" or bool(bad.any()):  # to ask a GPU takes longer than to fill nothing
+            pixels.masked_fill_(bad[:, None, None, None], torch.nan)
     return pixels
 
 

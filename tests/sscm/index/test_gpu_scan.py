@@ -59,7 +59,7 @@ def test_on_the_cpu_by_interpretation():
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("queries", "rows", "width"), [(1, 700, 64), (3, 64, 16), (33, 257, 112), (130, 300, 144)])
 def test_products_of_codes(queries, rows, width, masked):
-    from sscm.index.gpu_kernels import group_maxima, group_products
+    from sscm.index.gpu_kernels import group_maxima, rows_from
 
     asked, codes = integers(queries, width, 1), integers(rows, width, 2)
     mask = torch.arange(rows) % 3 == 0 if masked else torch.ones(rows, dtype=torch.bool)
@@ -71,22 +71,50 @@ def test_products_of_codes(queries, rows, width, masked):
     given = (asked.to(DEVICE), codes.to(DEVICE), mask.to(DEVICE) if masked else None)
     maxima = group_maxima(*given).cpu()
     assert torch.equal(maxima, wanted.view(queries, groups, 64).amax(2))
-    chosen = torch.randint(groups, (queries, 3), generator=torch.Generator().manual_seed(3))
-    inside = group_products(*given, chosen.to(DEVICE)).cpu().view(queries, 3, 64)
-    assert torch.equal(inside, wanted.view(queries, groups, 64)[torch.arange(queries)[:, None], chosen])
+    chosen = torch.argsort(torch.rand(queries, groups, generator=torch.Generator().manual_seed(3)))[:, :3].contiguous()
+    least = torch.full((queries,), 1_000, dtype=torch.int32)
+    found, count = rows_from(*given, chosen.to(DEVICE), least.to(DEVICE), 40)
+    for query in range(queries):
+        inside = {int(g) * 64 + r for g in chosen[query] for r in range(64)}
+        expected = {row for row in inside if wanted[query, row] >= 1_000}
+        assert count[query] == len(expected)
+        written = found[query, : min(40, len(expected))].tolist()
+        assert len(set(written)) == len(written) and set(written) <= expected
 
 
 @runs
+@pytest.mark.parametrize("placed", [False, True])
 @pytest.mark.parametrize("dimension", [8, 100, 384])
-def test_scores(dimension):
-    from sscm.index.gpu_kernels import exact_scores
+def test_keys_of_scores(dimension, placed):
+    from sscm.index.gpu_kernels import NOTHING, score_keys, scores_of
 
     vectors, queries = unit(50, dimension), unit(5, dimension, 1)
-    rows = torch.randint(-1, 50, (5, 70), generator=torch.Generator().manual_seed(4))
-    found = exact_scores(*(torch.from_numpy(a).to(DEVICE) for a in (queries, vectors)), rows.to(DEVICE)).cpu()
-    wanted = (queries[:, None].astype(np.float64) * vectors[rows.numpy()]).sum(2)
-    wanted[rows.numpy() < 0] = -np.inf
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=0, atol=1e-15)
+    vectors[3] = 0
+    places = torch.randperm(50, generator=torch.Generator().manual_seed(5)) if placed else None
+    rows = torch.randint(50, (5, 70), generator=torch.Generator().manual_seed(4), dtype=torch.int32)
+    found = torch.tensor([70, 0, 69, 1, 99], dtype=torch.int32)
+    keys = score_keys(
+        *(torch.from_numpy(a).to(DEVICE) for a in (queries, vectors)),
+        None if places is None else places.to(DEVICE),
+        rows.to(DEVICE),
+        found.to(DEVICE),
+        1e-15,
+    ).cpu()
+    there = torch.arange(70) < found[:, None]
+    assert torch.equal(keys == NOTHING, ~there)
+    scores, got, doubtful = scores_of(keys.numpy())
+    actual = (rows.long() if places is None else places[rows.long()]).numpy()
+    wanted = (queries[:, None].astype(np.float64) * vectors[actual]).sum(2).astype(np.float32)
+    sure = there.numpy() & ~doubtful
+    assert sure.sum() > 0.95 * there.sum()
+    np.testing.assert_array_equal(scores[sure], wanted[sure])
+    np.testing.assert_array_equal(got[there], actual[there])
+    for query in range(5):  # larger keys are better answers: higher scores, then lower rows
+        row = np.flatnonzero(sure[query])
+        by_key = row[np.argsort(-keys[query].numpy()[row], kind="stable")]
+        by_score = row[np.lexsort((actual[query][row], -wanted[query][row]))]
+        np.testing.assert_array_equal(actual[query][by_key], actual[query][by_score])
+    assert np.isnan(scores[~there.numpy()]).all()
 
 
 @runs
@@ -112,11 +140,11 @@ def test_queries_that_need_more_get_more(no_direct, monkeypatch):
 
     def counted(batch, looked, kept):
         found = look(batch, looked, kept)
-        looks.append((looked, found[:, -1].tolist()))
+        looks.append((looked, found.proven.tolist()))
         return found
 
     monkeypatch.setattr(gpu_scan._Batch, "look", counted)
-    monkeypatch.setattr(gpu_scan, "FIRST", 4)
+    monkeypatch.setattr(gpu_scan, "FIRST_OF_FEW", 4)
     monkeypatch.setattr(gpu_scan, "MORE", 1)
     vectors, queries = unit(6_000, 24), unit(6, 24, 1)
     vectors[1000:1300] = vectors[5]  # so many equals that no fixed number of answers holds them
@@ -126,9 +154,9 @@ def test_queries_that_need_more_get_more(no_direct, monkeypatch):
     np.testing.assert_array_equal(rows, wanted_rows)
     np.testing.assert_array_equal(scores, wanted_scores)
     assert rows[0].tolist() == [5, 1000, 1001]
-    (first, proven_first), (second, proven_second) = looks
-    assert (first, second) == (7, 56)
-    assert 0 in proven_first and 0 in proven_second  # the last is left to the other scan
+    assert [looked for looked, _ in looks] == [7, 28, 112]
+    assert all(False in proven for _, proven in looks)  # the last is left to the other scan
+    assert len(looks[0][1]) > len(looks[1][1]) >= len(looks[2][1])
     assert scan.counts.queries == 6 and scan.counts.widened >= 1
 
 
