@@ -26,7 +26,7 @@ MAX_DECODED = 1 << 27
 _ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO", "PROJ_NETWORK": "OFF"}
 """No look at neighbouring files (``.aux.xml``, ``.ovr``, ``.msk``, ``.tfw``), none written, no grids fetched."""
 
-_NAME_TAGS = ("name", "band", "bandname", "band_name", "long_name", "description", "common_name", "eo:common_name")
+_NAME_TAGS = ("name", "band", "bandname", "band_name", "long_name", "description", "common_name")
 """Tags of a band that tell its name, in lower case, besides its description."""
 
 

@@ -86,8 +86,8 @@ def _require_known_scale(grid: Grid, group: BandGroup, where: str) -> None:
     shares = [seen / right for seen, right in zip(ground, known, strict=True)]
     if not all(1 / FACTOR <= share <= FACTOR for share in shares):
         raise QueryError(
-            f"{where}: covers {ground[0]:.5g} × {ground[1]:.5g} m by its georeference; expected about "
-            f"{known[0]:g} × {known[1]:g} m, as the model's patches, and at most {FACTOR} times more or less; "
+            f"{where}: covers {ground[0]:,.0f} × {ground[1]:,.0f} m by its georeference; expected about "
+            f"{known[0]:,.0f} × {known[1]:,.0f} m, as the model's patches, and at most {FACTOR} times more or less; "
             "cut such a patch out"
         )
 

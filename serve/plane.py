@@ -42,7 +42,8 @@ class Grid:
         """Upper left, upper right, lower left and lower right corner: float64 [4, 2], in the CRS."""
         a, b, c, d, e, f = self.transform
         columns, rows = np.array([0, self.width, 0, self.width]), np.array([0, 0, self.height, self.height])
-        return np.stack([a * columns + b * rows + c, d * columns + e * rows + f], axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by who asks
+            return np.stack([a * columns + b * rows + c, d * columns + e * rows + f], axis=1)
 
     @property
     def pixel(self) -> float:
@@ -95,4 +96,5 @@ def decoded(where: str, kind: str, read: Callable[[], T]) -> T:
     except (QueryError, BandMismatchError, MemoryError):
         raise
     except Exception as error:  # decoders raise what they like on hostile bytes: struct.error, zlib.error, SyntaxError
-        raise QueryError(f"{where}: not a whole {kind} ({str(error)[:200]}); send the file again") from error
+        cause = error.__cause__ or error  # of GDAL, which says in its last message only that there are others
+        raise QueryError(f"{where}: not a whole {kind} ({str(cause)[:200]}); send the file again") from error

@@ -1,7 +1,8 @@
 """Planes → the array of a band group: its dtype, its rows and columns, its value for no data.
 
 Resampled as the encoder resamples band groups to its own image size: bilinear, with the kernel widened over all pixels
-that fall into a new one when shrinking (antialiased), in the native unit, so dB stay dB. Pixels without data have no
+that fall into a new one when shrinking (antialiased), in the native unit, so dB stay dB. Where whole pixels make up a
+new one it is their mean, which gives back a band of 20 m that was written out at 10 m. Pixels without data have no
 weight; a new pixel more than half of whose weight they are has no data either.
 """
 
@@ -44,7 +45,7 @@ def as_group(planes: Sequence[Plane], group: BandGroup, modality: Modality) -> P
     known = group.nodata is not None
     bad = [inf & ~none if known else inf | none for inf, none in zip(infinite, missing, strict=True)]
     if count := sum(int(np.count_nonzero(mask)) for mask in bad):
-        marked = next((plane.nodata for plane in planes if plane.nodata is not None), None)
+        marked = next((p.nodata for p in planes if p.nodata is not None and p.nodata == p.nodata), None)
         kinds = "NaN or infinite" if marked is None else f"NaN, infinite or {marked:g}, which the file marks no data by"
         total = sum(mask.size for mask in bad)
         raise QueryError(f"{where}: {count} of {total} pixels are {kinds}; fill them before asking, or cut them off")
@@ -84,14 +85,16 @@ def _fitted(pixels: Pixels, missing: Mask, group: BandGroup) -> Pixels:
 
 
 def resampled(pixels: Pixels, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Bilinear, antialiased along the axes that shrink; a pixel is a square, and edges are repeated.
+    """Resample one band as above; a pixel is a square, and edges are repeated.
 
     Args:
         pixels: [height, width], any real dtype.
         size: rows and columns wanted.
     """
     picture = PilImage.fromarray(np.ascontiguousarray(pixels, np.float32))
-    return np.asarray(picture.resize((size[1], size[0]), PilImage.Resampling.BILINEAR))
+    whole = pixels.shape[0] % size[0] == 0 and pixels.shape[1] % size[1] == 0
+    how = PilImage.Resampling.BOX if whole else PilImage.Resampling.BILINEAR
+    return np.asarray(picture.resize((size[1], size[0]), how))
 
 
 def _without_data(plane: Plane, group: BandGroup) -> Mask:

@@ -29,7 +29,7 @@ MAX_BLOCK = 1 << 25
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_SIZES, _PLANAR = 273, 277, 278, 279, 284
-_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES, _FORMAT = 322, 323, 324, 325, 339
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES, _FORMAT, _METADATA = 322, 323, 324, 325, 339, 42112
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _UNSIGNED = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}
@@ -93,6 +93,8 @@ def read_layout(data: bytes, where: str) -> TiffLayout:
     lists = (_STRIPS, _STRIP_SIZES, _TILES, _TILE_SIZES)
     if (size := sum(len(tag.data) for name, tag in first.items() if name not in lists)) > MAX_HEADER:
         raise QueryError(f"{where}: tags of {size} bytes; expected at most {MAX_HEADER}: leave its metadata out")
+    if _METADATA in first:
+        first[_METADATA].data.decode()  # GDAL quotes it in messages, and rasterio takes them for text
     return _layout(first, order, len(data), where)
 
 
@@ -132,7 +134,7 @@ def _layout(tags: Mapping[int, _Tag], order: str, size: int, where: str) -> Tiff
 def _dtype(tags: Mapping[int, _Tag], order: str, bands: int, where: str) -> str:
     bits = set(_numbers(tags[_BITS], order)) if _BITS in tags else {1}
     formats = set(_numbers(tags[_FORMAT], order)) if _FORMAT in tags else {1}
-    if max(tags[tag].count for tag in (_BITS, _FORMAT) if tag in tags) > bands if _BITS in tags else False:
+    if any(tags[tag].count > bands for tag in (_BITS, _FORMAT) if tag in tags):
         raise ValueError("more pixel types than bands")
     names = [f"{_KINDS.get(kind, 'complex')}{depth}" for kind in formats for depth in bits]
     if len(names) != 1 or names[0] not in _DTYPES:
@@ -158,8 +160,8 @@ def _directories(data: bytes, order: str) -> list[dict[int, _Tag]]:
     seen: set[int] = set()
     found = []
     while at:
-        if at in seen or len(seen) == MAX_DIRECTORIES:
-            raise ValueError(f"directories that go in a circle, or more than {MAX_DIRECTORIES}")
+        if at > len(data) or at in seen or len(seen) == MAX_DIRECTORIES:
+            raise ValueError(f"a directory outside the file, in a circle with others, or more than {MAX_DIRECTORIES}")
         seen.add(at)
         tags, at = _directory(data, at, order, big)
         found.append(tags)
