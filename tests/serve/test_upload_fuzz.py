@@ -218,9 +218,8 @@ def attempt(sample, data):
 
 def in_other_process(samples, mutants, pipe):
     """Decode everything, and send what came of it; the parent knows by the pipe how far it went."""
-    sys.unraisablehook = lambda _: (
-        None
-    )  # rasterio stumbles, harmlessly, over messages that quote bytes which are no text
+    stumbled = []  # what callbacks of decoders raise, which nobody can catch
+    sys.unraisablehook = lambda told: stumbled.append(repr(told.exc_value))
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     limit = pages * resource.getpagesize() + ROOM
