@@ -15,7 +15,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from serve.wire import Unpacker, pack
+from serve.wire import MOST_BYTES, Unpacker, pack
 from sscm.errors import GenerationError, QueryError, ServiceError, SscmError
 
 Address = tuple[str, int]
@@ -23,8 +23,12 @@ Address = tuple[str, int]
 
 HELLO_BYTES = 1024
 """Largest first message: what comes before the secret is not worth memory."""
+HELLO_S = 10.0
+"""Longest time until a caller has told the secret; who says nothing would hold a socket for ever."""
 START_S = 10.0
-"""Longest time that a server takes to listen."""
+"""Longest time that a server takes to listen, and its thread to end."""
+END_S = 1.0
+"""Longest time that calls take to end when their server does."""
 
 _TOLD: dict[str, type[SscmError]] = {cls.__name__: cls for cls in (QueryError, GenerationError)}
 
@@ -78,6 +82,10 @@ class ChannelServer:
 
     def _run(self) -> None:
         self._loop.run_forever()
+        if tasks := asyncio.all_tasks(self._loop):  # what was cancelled ends; what others began here, too
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=END_S))
         self._loop.close()
 
     async def _listen(self, host: str) -> Address:
@@ -89,7 +97,7 @@ class ChannelServer:
         self._server.close()
         for peer in list(self._peers):
             peer.end()
-        await asyncio.sleep(0)  # what was cancelled ends
+        await asyncio.sleep(0)  # sockets are closed
         self._loop.stop()
 
     def _peer(self) -> _Peer:
@@ -108,8 +116,10 @@ class _Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
         self._peers.add(self)
+        self._patience = asyncio.get_running_loop().call_later(HELLO_S, self._transport.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._patience.cancel()
         self._peers.discard(self)
         for task in self._tasks:  # nobody waits for these any more
             task.cancel()
@@ -121,14 +131,14 @@ class _Peer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            values = self._unpacker.feed(data)
-            for value in values:
+            for value in self._unpacker.feed(data):
                 if self._known:
                     task = asyncio.get_running_loop().create_task(self._call(*value))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
                 elif isinstance(value, bytes) and hmac.compare_digest(value, self._secret):
-                    self._known, self._unpacker.most = True, Unpacker().most
+                    self._patience.cancel()
+                    self._known, self._unpacker.most = True, MOST_BYTES
                 else:
                     raise ServiceError("a caller that does not know the secret")
         except (ServiceError, TypeError):
@@ -136,14 +146,14 @@ class _Peer(asyncio.Protocol):
 
     async def _call(self, number: int, method: str, arguments: list[Any], seconds: float) -> None:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as timer:
                 value = await self._answer(method, arguments, seconds)
             reply = pack([number, "", value])
-        except TimeoutError:
-            return  # the caller gave up at the same moment
         except Busy:
             reply = pack([number, "Busy", "too many calls are waiting"])
         except Exception as error:
+            if isinstance(error, TimeoutError) and timer.expired():
+                return  # the caller gave up at the same moment
             reply = pack([number, type(error).__name__, str(error)])
         if not self._transport.is_closing():
             self._transport.write(reply)
@@ -206,22 +216,20 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand answers to those who wait for them."""
         try:
-            answers = self._unpacker.feed(data)
-        except ServiceError:
+            for number, failed, value in self._unpacker.feed(data):
+                future = self._waiting.get(number)
+                if future is None or future.done():
+                    continue
+                if not failed:
+                    future.set_result(value)
+                elif failed == "Busy":
+                    future.set_exception(Busy(value))
+                elif failed in _TOLD:
+                    future.set_exception(_TOLD[failed](value))
+                else:
+                    future.set_exception(ServiceError(f"{failed}: {value}"))
+        except (ServiceError, TypeError, ValueError):  # not what a shard of ours says
             self._transport.abort()
-            return
-        for number, failed, value in answers:
-            future = self._waiting.get(number)
-            if future is None or future.done():
-                continue
-            if not failed:
-                future.set_result(value)
-            elif failed == "Busy":
-                future.set_exception(Busy(value))
-            elif failed in _TOLD:
-                future.set_exception(_TOLD[failed](value))
-            else:
-                future.set_exception(ServiceError(f"{failed}: {value}"))
 
 
 async def connect(address: Address, secret: str, seconds: float) -> Connection:

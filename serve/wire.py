@@ -7,6 +7,7 @@ as their bytes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -42,26 +43,29 @@ class Unpacker:
         self.most = most
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Any]:
-        """Values that are whole now.
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """Values that are whole now; each is read when it is its turn, so that :attr:`most` may change between two.
 
         Raises:
             ServiceError: a frame is too large, or is not msgpack.
         """
         self._buffer += data
-        values, start = [], 0
-        while len(self._buffer) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer, start)
-            if length > self.most:
-                raise ServiceError(f"a message of {length} bytes; expected at most {self.most}")
-            end = start + _LENGTH.size + length
-            if len(self._buffer) < end:
-                break
-            try:
-                values.append(msgpack.unpackb(memoryview(self._buffer)[start + _LENGTH.size : end], raw=False))
-            except (ValueError, msgpack.UnpackException) as error:
-                raise ServiceError(f"a message that is not msgpack: {error}") from error
-            start = end
-        if start:
-            del self._buffer[:start]
-        return values
+        start = 0
+        try:
+            while len(self._buffer) - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(self._buffer, start)
+                if length > self.most:
+                    raise ServiceError(f"a message of {length} bytes; expected at most {self.most}")
+                end = start + _LENGTH.size + length
+                if len(self._buffer) < end:
+                    break
+                try:
+                    with memoryview(self._buffer) as whole, whole[start + _LENGTH.size : end] as body:
+                        value = msgpack.unpackb(body, raw=False)
+                except (ValueError, msgpack.UnpackException) as error:
+                    raise ServiceError(f"a message that is not msgpack: {error}") from error
+                start = end
+                yield value
+        finally:
+            if start:
+                del self._buffer[:start]
