@@ -116,7 +116,7 @@ class _Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
         self._peers.add(self)
-        self._patience = asyncio.get_running_loop().call_later(HELLO_S, self._transport.abort)
+        self._patience = asyncio.get_running_loop().call_later(HELLO_S, self.end)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._patience.cancel()
@@ -172,11 +172,6 @@ class Connection(asyncio.Protocol):
     def open(self) -> bool:
         """Whether calls can be made."""
         return self._transport is not None and not self._transport.is_closing()
-
-    @property
-    def waiting(self) -> int:
-        """Calls that are not answered yet."""
-        return len(self._waiting)
 
     async def call(self, method: str, arguments: list[Any], seconds: float) -> Any:
         """Call a method.

@@ -20,8 +20,13 @@ FLIGHTS = 2
 """Calls with queries that a replica has at a time: it searches for one while the next is on its way."""
 MAX_QUERIES = 64
 """Queries in one call."""
+MAX_ANSWERS = 16_000
+"""Answers that are asked for in one call of several queries: kilobytes each, of which a frame holds so many."""
 ATTEMPTS = 2
 """Replicas that are tried."""
+SHUNNED_S = 15.0
+"""A replica that was lost is asked only where there is no other, for so long; where it is dead, the coordinator has
+forgotten it by then."""
 
 _Waiting = tuple[int, ShardQuery, float, "asyncio.Future[tuple[ShardAnswer, int]]"]
 
@@ -72,7 +77,11 @@ class ShardClient:
         future: asyncio.Future[tuple[ShardAnswer, int]] = asyncio.get_running_loop().create_future()
         self._waiting.append((generation, query, time.monotonic() + seconds, future))
         self._send_waiting()
-        return await future  # the call that it goes with ends in time
+        try:
+            async with asyncio.timeout(seconds):  # the call that it goes with may have longer, for the others in it
+                return await future
+        except TimeoutError as error:
+            raise _late(seconds) from error
 
     async def call(self, method: str, arguments: list[Any], seconds: float) -> Any:
         """Call a method, once more where a replica is lost, since nothing here changes anything.
@@ -93,7 +102,7 @@ class ShardClient:
             try:
                 return await self._replicas[name].call(method, arguments, left)
             except TimeoutError as error:
-                raise Lost(504, f"no answer within {seconds:.3g} s") from error
+                raise _late(seconds) from error
             except Disconnected:
                 continue
             except Busy:
@@ -116,8 +125,11 @@ class ShardClient:
     def _send_waiting(self) -> None:
         while self._waiting and self._flying < FLIGHTS * max(1, len(self._replicas)):
             batch: list[_Waiting] = []
-            generation = self._waiting[0][0]
+            generation, room = self._waiting[0][0], MAX_ANSWERS
             while self._waiting and len(batch) < MAX_QUERIES and self._waiting[0][0] == generation:
+                room -= self._waiting[0][1].k
+                if batch and room < 0:
+                    break
                 waiting = self._waiting.popleft()
                 if not waiting[3].done():  # its caller may have left while it waited
                     batch.append(waiting)
@@ -130,7 +142,7 @@ class ShardClient:
     async def _search(self, generation: int, batch: list[_Waiting]) -> None:
         answers: list[ShardAnswer | SscmError] | None = None
         failure: BaseException = Lost(503, "its replica died")
-        seconds = min(end for _, _, end, _ in batch) - time.monotonic()
+        seconds = max(end for _, _, end, _ in batch) - time.monotonic()
         try:
             arguments = [generation, pack_queries([query for _, query, _, _ in batch])]
             answers = unpack_answers(await self.call("search", arguments, max(seconds, 0.001)))
@@ -155,30 +167,58 @@ class _Replica:
     def __init__(self, address: Address, secret: str) -> None:
         self._address, self._secret = address, secret
         self._connection: Connection | None = None
-        self._connecting = asyncio.Lock()
-        self._lost = False
+        self._connecting: asyncio.Task[Connection | None] | None = None
+        self._calls = 0
+        self._closed = False
+        self._shunned_until = 0.0
 
     @property
     def rank(self) -> tuple[bool, int]:
-        """Whether it was lost, and calls that wait for it."""
-        return self._lost, 0 if self._connection is None else self._connection.waiting
+        """Whether it was lost lately, and calls that wait for it."""
+        return time.monotonic() < self._shunned_until, self._calls
 
     async def call(self, method: str, arguments: list[Any], seconds: float) -> Any:
-        connection = self._connection
+        connection, left = self._connection, seconds
+        self._calls += 1
         try:
             if connection is None or not connection.open:
-                async with self._connecting:
-                    connection = self._connection
-                    if connection is None or not connection.open:
-                        connection = await connect(self._address, self._secret, min(seconds, CONNECT_S))
-                        self._connection = connection
-            value = await connection.call(method, arguments, seconds)
-            self._lost = False
+                end = time.monotonic() + seconds
+                connection = await asyncio.wait_for(self._connect(), seconds)
+                left = end - time.monotonic()
+            value = await connection.call(method, arguments, left)
+            self._shunned_until = 0.0
             return value
         except Disconnected:
-            self._lost = True
+            self._shunned_until = time.monotonic() + SHUNNED_S
             raise
+        finally:
+            self._calls -= 1
 
     def close(self) -> None:
+        self._closed = True
         if self._connection is not None:
             self._connection.close()
+
+    async def _connect(self) -> Connection:
+        """Wait for a new connection; all who want one wait for the same."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.get_running_loop().create_task(self._connected())
+        connection = await asyncio.shield(self._connecting)  # one who gives up leaves it to the others
+        if connection is None:
+            raise Disconnected
+        return connection
+
+    async def _connected(self) -> Connection | None:
+        try:
+            connection = await connect(self._address, self._secret, CONNECT_S)
+        except Disconnected:
+            return None
+        if self._closed:
+            connection.close()
+            return None
+        self._connection = connection
+        return connection
+
+
+def _late(seconds: float) -> Lost:
+    return Lost(504, f"no answer within {seconds:.3g} s")

@@ -1,4 +1,4 @@
-"""Calls over real sockets: each gets its own answer or its own error, in time, whatever the others and the network do."""
+"""Calls over real sockets: each gets its own answer or its own error, in time, whatever others and the network do."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_many_calls_at_a_time_each_get_their_own_answer_in_whatever_order(server
             order.append(number)
 
         await asyncio.gather(*map(one, range(300)))
-        assert connection.waiting == 0
+        assert connection._waiting == {}
         connection.close()
         return order
 
@@ -280,7 +280,7 @@ def test_an_answer_that_cannot_be_sent_is_told_not_waited_for(server, monkeypatc
         with pytest.raises(ServiceError, match=r"a message of \d+ bytes"):
             await connection.call("echo", [b"x" * 2000], 5)  # nor is a question
         assert await connection.call("echo", [1], 5) == 1
-        assert connection.waiting == 0
+        assert connection._waiting == {}
         connection.close()
 
     run(calls())
@@ -293,7 +293,7 @@ def test_a_call_ends_at_its_deadline_on_both_sides(server, answers):
         with pytest.raises(TimeoutError):
             await connection.call("echo", ["late", 30], 0.2)
         assert 0.15 < time.monotonic() - begun < 2
-        assert connection.waiting == 0
+        assert connection._waiting == {}
         await asyncio.to_thread(eventually, lambda: answers.cancelled == ["late"])
         assert await connection.call("echo", ["next"], 5) == "next"
         connection.close()
@@ -309,7 +309,7 @@ def test_a_caller_that_gives_up_leaves_nothing_waiting(server):
         await asyncio.sleep(0.02)
         given_up.cancel()
         assert await kept == "kept"  # the answer to the other one came before, and is nobody's
-        assert connection.waiting == 0
+        assert connection._waiting == {}
         connection.close()
 
     run(calls())
@@ -446,7 +446,7 @@ def test_stopping_ends_threads_sockets_and_whatever_runs_on_the_loop(caplog):
     server.stop()  # nothing happens the second time
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(server.address, timeout=5)
-    del answers, server
+    del server
     gc.collect()
     assert "never retrieved" not in caplog.text
     assert "destroyed but it is pending" not in caplog.text

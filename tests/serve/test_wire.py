@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import msgpack
@@ -38,7 +39,7 @@ def test_values_come_out_as_they_went_in_wherever_their_bytes_are_cut(values, da
     whole = b"".join(map(pack, values))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
     bounds = [0, *cuts, len(whole)]
-    pieces = [whole[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    pieces = [whole[low:high] for low, high in itertools.pairwise(bounds)]
     assert fed(Unpacker(), *pieces) == values
 
 
