@@ -22,7 +22,8 @@ from sscm.errors import WorkspaceError
 from sscm.keys import PREFIX, add_key, remove_key
 
 FREE = {"/", "/livez", "/readyz", "/docs", "/openapi.json"}
-"""Routes that want no key, beside the files of pages; any other that is added must be decided on here."""
+FREE_FILES = ("/docs/", "/page/")
+"""Routes that want no key; any other that is added must be decided on here."""
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ class Behind:
 
     def __post_init__(self):
         self.access = self.rules.access()
+        self.api = build_api(self)
 
 
 def gateway_of(**rules):
@@ -56,7 +58,7 @@ def gateway_of(**rules):
 
 def ask(gateway, method, path, **how):
     async def run():
-        transport = httpx.ASGITransport(build_api(gateway))
+        transport = httpx.ASGITransport(gateway.api)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
             return await http.request(method, path, **how)
 
@@ -107,16 +109,29 @@ def test_without_a_key_or_with_a_wrong_one_it_is_401(uri, keys):
     refused(ask(gateway, "GET", f"/v1/model?key={secret}&api_key={secret}"), 401, "no API key")
 
 
+def routes_of(router):
+    """Method and path of each route, those of routers that are part of it, too."""
+    for route in router.routes:
+        if hasattr(route, "original_router"):
+            yield from routes_of(route.original_router)
+        else:
+            for method in route.methods:
+                yield (
+                    method,
+                    route.path.replace("{pair_id:path}", "a")
+                    .replace("{modality}", "s1")
+                    .replace("{name:path}", "a.js"),
+                )
+
+
 def test_every_route_but_the_free_ones_wants_a_key(uri, keys):
     gateway = gateway_of(keys=uri)
     seen = set()
-    for route in build_api(gateway).routes:
-        for method in getattr(route, "methods", None) or {"GET"}:
-            path = route.path.replace("{pair_id:path}", "a").replace("{modality}", "s1")
-            status = ask(gateway, method, path).status_code
-            free = path in FREE or not path.startswith(("/v1", "/metrics"))
-            assert (status != 401) == free, (method, path, status)
-            seen.add(path)
+    for method, path in routes_of(gateway.api):
+        status = ask(gateway, method, path).status_code
+        free = path in FREE or path.startswith(FREE_FILES)
+        assert (status != 401) == free, (method, path, status)
+        seen.add(path)
     assert seen >= FREE | {"/v1/search", "/metrics"}
 
 
@@ -159,7 +174,7 @@ def test_a_root_path_does_not_get_round_the_key(uri, keys):
     gateway = gateway_of(keys=uri)
 
     async def run(root, path):
-        transport = httpx.ASGITransport(build_api(gateway), root_path=root)
+        transport = httpx.ASGITransport(gateway.api, root_path=root)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
             return (await http.get(path)).status_code
 
