@@ -74,7 +74,7 @@ def rows_from(
         codes: int8 [n, w].
         mask: bool [n], rows that count; None for all.
         groups: int64 [q, g], none twice for a query.
-        least: int32 [q], above :data:`NEVER`.
+        least: int32 [q]; :data:`NEVER` for all rows that count.
         most: rows of a query that there is room for.
 
     Returns:

@@ -25,7 +25,7 @@ from sscm.index.ranking import Floats, Rows, rounding
 
 MANY = 64
 """More queries than this share the work of a look; fewer share the wait."""
-FIRST_OF_FEW, FIRST_OF_MANY, MORE = 512, 256, 4
+FIRST_OF_FEW, FIRST_OF_MANY, MORE = 1_024, 256, 4
 """Groups looked at: so many, and some more an answer. A second look costs few queries more than a larger first one."""
 WIDER = (4, 16)
 """Times as many for queries that are not proven at first, and for those that are not proven then."""
@@ -126,9 +126,7 @@ class _Batch:
         maxima, groups = self.maxima.topk(min(looked, self.maxima.shape[1]), 1, sorted=False)
         # A row that is not looked at has no larger product than this, whether its group is or not.
         last = maxima.amin(1) if groups.shape[1] < self.maxima.shape[1] else maxima.new_full((len(maxima),), NEVER)
-        rows, count = rows_from(
-            self.coded, self.codes, self.asked.mask, groups, last.clamp(min=NEVER + 1), ROOM * looked
-        )
+        rows, count = rows_from(self.coded, self.codes, self.asked.mask, groups, last, ROOM * looked)
         # Both sums err by d u |x| |y| at most, in any order.
         doubt = 4 * self.queries.shape[1] * _UNIT * self.asked.longest
         keys = score_keys(self.queries, self.vectors, self.asked.places, rows, count, doubt)
