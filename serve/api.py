@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
 from starlette.responses import JSONResponse, Response
 
 from serve.logs import request_id
@@ -143,11 +144,27 @@ class Example(BaseModel):
         return self
 
 
+_BY_ITEM: JsonDict = {"id": "pair_0042", "modality": "s1", "target": "s2", "limit": 5}
+_BY_EXAMPLES: JsonDict = {
+    "positives": [{"id": "pair_0042"}, {"id": "pair_0043", "modality": "s2"}],
+    "negatives": [{"id": "pair_0044"}],
+    "modality": "s1",
+    "target": ["s1", "s2"],
+    "limit": 5,
+    "min_score": 0.1,
+    "bbox": [20, 44, 23, 45],
+    "datetime": "2018-06-01T00:00:00Z/..",
+    "filter": "country = 'Serbia'",
+}
+
+
 class SearchRequest(Filters):
     """Search by a vector, by an item of the index as example, or by several examples.
 
     Exactly one of ``vector``, ``id`` and ``positives``; ``negatives`` go with ``positives``.
     """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_BY_ITEM, _BY_EXAMPLES]})
 
     vector: list[float] | None = Field(default=None, description="embedding of the query; of any norm above 0")
     id: str | None = Field(default=None, description="an item whose image of ``modality`` is the example")
@@ -197,7 +214,7 @@ class SearchRequest(Filters):
 class BatchRequest(BaseModel):
     """Several searches at once."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"searches": [_BY_ITEM, _BY_EXAMPLES]}]})
 
     searches: list[dict[str, Any]] = Field(
         min_length=1,

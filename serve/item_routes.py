@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import FastAPI, Query
 from starlette.responses import Response
 
-from serve.api import MAX_LIMIT, Collection, ItemFilters, Limit, MinScore
+from serve.api import GEOJSON, MAX_LIMIT, Collection, ItemFilters, Limit, MinScore
 from serve.paging import Page, Wanted, read_items_page
 from serve.search_routes import geojson
 
@@ -54,7 +54,12 @@ def add_items(api: FastAPI, gateway: Gateway) -> None:
         wanted = Wanted(targets=(target or modality,), page=Page(limit=limit), least=min_score)
         return geojson(await gateway.retrieval.search_by_id(turn, pair_id, modality, wanted))
 
-    @api.get("/v1/items/{pair_id:path}", tags=["items"])
+    @api.get(
+        "/v1/items/{pair_id:path}",
+        tags=["items"],
+        response_class=Response,
+        responses={200: {"content": {GEOJSON: {"schema": {"type": "object"}}}, "description": "The item"}},
+    )
     async def item(pair_id: str) -> Response:
         """One item, as STAC."""
         found = await gateway.retrieval.find(await gateway.turn(), pair_id)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from serve.api import BatchRequest, HttpProblem, Problem, SearchRequest, explain, problem
+from serve.api import HttpProblem, Problem, explain, problem
+from serve.description import describe
 from serve.fast_path import FastPath
 from serve.guard import Guard
 from serve.item_routes import add_items
@@ -45,7 +45,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
-_BODIES: dict[str, type[BaseModel]] = {"BatchRequest": BatchRequest, "SearchRequest": SearchRequest}
+_NOT_READY: dict[str, Any] = {
+    "description": "Some part does not answer; which, is told",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
 _REFUSED: dict[str, Any] = {"model": Problem, "description": "The current generation of the index cannot be served"}
 
 
@@ -69,7 +72,7 @@ def build_api(gateway: Gateway) -> FastAPI:
     _add_operations(api, gateway)
     api.include_router(page_routes())
     add_reference(api)
-    _describe_bodies(api)
+    describe(api)
     if gateway.rules.keys is not None:
         describe_keys(api)
     often = [route for route in api.routes if isinstance(route, APIRoute) and route.path == "/v1/search"]
@@ -136,18 +139,18 @@ def _add_operations(api: FastAPI, gateway: Gateway) -> None:
         """
         return await gateway.reload()
 
-    @api.get("/livez", tags=["operation"])
+    @api.get("/livez", tags=["operation"], response_class=PlainTextResponse)
     async def livez() -> PlainTextResponse:
         """This process is up."""
         return PlainTextResponse("alive")
 
-    @api.get("/readyz", tags=["operation"])
+    @api.get("/readyz", tags=["operation"], responses={503: _NOT_READY})
     async def readyz() -> JSONResponse:
         """Every encoder and every index shard answers: 200, else 503."""
         found = await gateway.readiness()
         return JSONResponse(found, 200 if found["ready"] else 503)
 
-    @api.get("/metrics", tags=["operation"])
+    @api.get("/metrics", tags=["operation"], response_class=PlainTextResponse)
     async def metrics() -> Response:
         """What this gateway counted, in Prometheus' text format."""
         return Response(gateway.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -191,28 +194,3 @@ def _tell_errors(api: FastAPI) -> None:
         if error.status_code == 405:
             detail = f"{request.method} is not allowed for {request.url.path!r}; GET /docs lists the routes"
         return problem(error.status_code, detail, dict(error.headers) if error.headers else None)
-
-
-def _describe_bodies(api: FastAPI) -> None:
-    """Tell in the description what bodies are like that FastAPI does not read."""
-    plain = api.openapi
-
-    def described() -> dict[str, Any]:
-        document = plain()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        for path in document["paths"].values():
-            for operation in path.values():
-                name = operation.pop("x-body", None)
-                if name is None:
-                    continue
-                body = _BODIES[name]
-                schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
-                schemas.update(schema.pop("$defs", {}))
-                schemas[name] = schema
-                reference = {"schema": {"$ref": f"#/components/schemas/{name}"}}
-                operation["requestBody"] = {"required": True, "content": {"application/json": reference}}
-        batch = schemas["BatchRequest"]["properties"]["searches"]  # each is read by itself, so that one that is wrong
-        batch["items"] = {"$ref": "#/components/schemas/SearchRequest"}  # leaves the others alone
-        return document
-
-    api.openapi = described  # type: ignore[method-assign]

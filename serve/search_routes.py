@@ -77,7 +77,12 @@ def add_search(api: FastAPI, gateway: Gateway) -> None:
         results = await asyncio.gather(*(one(body) for body in searches))
         return Response(b'{"results":[%b]}' % b",".join(results), media_type="application/json")
 
-    @api.post("/v1/search/image", response_model=Collection, tags=["search"])
+    @api.post(
+        "/v1/search/image",
+        response_model=Collection,
+        tags=["search"],
+        openapi_extra=_form_example(files=["query.npy"], modality="s1", target=["s1", "s2"], limit=5),
+    )
     async def search_image(
         files: Annotated[list[UploadFile], File(description="GeoTIFFs, one .npz or .npy, or a PNG for 8-bit sensors")],
         modality: Annotated[str, Form(description="modality of the image", examples=["s1"])],
@@ -107,7 +112,7 @@ def add_search(api: FastAPI, gateway: Gateway) -> None:
         vector = await gateway.embed(turn, await _uploads(files), modality)
         return geojson(await gateway.retrieval.search(turn, vector, wanted))
 
-    @api.post("/v1/embed", tags=["search"])
+    @api.post("/v1/embed", tags=["search"], openapi_extra=_form_example(files=["query.npy"], modality="s1"))
     async def embed(
         files: Annotated[list[UploadFile], File(description="as for /v1/search/image")],
         modality: Annotated[str, Form(description="modality of the image", examples=["s1"])],
@@ -122,6 +127,11 @@ def add_search(api: FastAPI, gateway: Gateway) -> None:
 def geojson(body: bytes) -> Response:
     """JSON of GeoJSON as answer."""
     return Response(body, media_type=GEOJSON)
+
+
+def _form_example(**fields: Any) -> dict[str, Any]:
+    """An example of a form, for the description."""
+    return {"requestBody": {"content": {"multipart/form-data": {"example": fields}}}}
 
 
 async def _search(gateway: Gateway, turn: Turn, request: SearchRequest) -> bytes:

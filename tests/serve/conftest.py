@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import shapely
 import torch
 
 from sscm.archive.manifest import Manifest
-from sscm.archive.schema import decode_group
+from sscm.archive.schema import Pair, decode_group
 from sscm.config import ModelConfig
+from sscm.index.append import append_segment
 from sscm.index.generation import Generation, SegmentInfo, commit, open_segments
 from sscm.index.search import IndexReader
 from sscm.index.segment import rows_schema, write_segment
@@ -83,6 +88,49 @@ def index_files(workspace: Workspace, manifest: Manifest, bundle: Bundle, per_se
     )
     commit(workspace, generation)
     return generation
+
+
+def append_pairs(workspace: Workspace, bundle: Bundle, pairs: Sequence[Pair]) -> Generation:
+    """Append pairs to an index, embedded by its model; the archive does not have them."""
+    items, vectors = [], {}
+    for modality in bundle.modalities:
+        groups = {group.name: np.stack([pair.images[group.name] for pair in pairs]) for group in modality.groups}
+        vectors[modality.name] = bundle.encode(modality.name, groups)
+    for number, pair in enumerate(pairs):
+        west, south, east, north = shapely.from_wkb(pair.geometry).bounds
+        items.append(
+            {
+                "pair_id": pair.pair_id,
+                "split": pair.split,
+                "labels": pair.labels,
+                "geometry": pair.geometry,
+                "bbox": {"xmin": west, "ymin": south, "xmax": east, "ymax": north},
+                "properties": list(pair.properties.items()),
+                "archive_file": "shards/elsewhere.parquet",
+                "archive_row": number,
+                **{f"{name}_datetime": pair.datetimes[name] for name in vectors},
+                **{f"has_{name}": True for name in vectors},
+            }
+        )
+    return append_segment(workspace, pa.Table.from_pylist(items, rows_schema(list(vectors))), vectors)
+
+
+def copied(indexed: Indexed, folder: Path) -> Workspace:
+    """A copy of a workspace, to be changed."""
+    shutil.copytree(indexed.workspace.path_of(), folder, ignore=lambda *_: ["pins"])
+    return open_workspace(str(folder))
+
+
+@pytest.fixture(scope="session")
+def append_factory():
+    """:func:`append_pairs`: workspace, model and pairs → committed generation."""
+    return append_pairs
+
+
+@pytest.fixture(scope="session")
+def copy_factory():
+    """:func:`copied`: index and folder → a workspace of its own."""
+    return copied
 
 
 @pytest.fixture(scope="session")

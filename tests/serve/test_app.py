@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
 import pytest
+import ray
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
@@ -46,6 +52,13 @@ def client(service):
 def http(service):
     with httpx.Client(base_url=service, timeout=60) as client:
         yield client
+
+
+def search_id(pair_id, modality, target, url, limit=10, filters=None):
+    body = {"id": pair_id, "modality": modality, "target": target, "limit": limit, **(filters or {})}
+    response = httpx.post(f"{url}/v1/search", json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 def expected(indexed, vector, target, k, restriction=None, exclude=()):
@@ -134,7 +147,7 @@ def test_32_concurrent_requests_are_each_answered_right_and_in_batches(indexed, 
         wanted = expected(indexed, unit, "s1", 5)
         assert ids == wanted[0]
         np.testing.assert_allclose(scores, wanted[1], atol=1e-6)
-    stage = (("stage", "search"),)
+    stage = (("stage", "search"),)  # three shards, each asked in batches
     queries = counts(http, "sscm_batch_size_count")[stage] - before[0][stage]
     assert queries == 96 * 3  # three shards
     assert (counts(http, "sscm_batch_size_sum")[stage] - before[1][stage]) / queries > 1
@@ -188,26 +201,210 @@ def test_it_is_alive_ready_and_describes_itself(indexed, http):
     index = http.get("/v1/index").json()
     assert (index["items"], sum(index["shards"]), index["dimension"]) == (176, 176, indexed.bundle.dimension)
     assert http.get("/v1/model").json()["fingerprint"] == indexed.bundle.fingerprint
-    assert "Find images across sensors" in http.get("/").text
+    assert http.get("/").headers["content-type"].startswith("text/html")
     assert http.get("/docs").status_code == 200
     assert len(http.get("/v1/items?sample=5").json()["features"]) == 5
 
 
-def test_requests_are_counted_by_route_and_status(http):
-    def seen():
-        labels = counts(http, "sscm_requests_total")
-        route = "/v1/items/{pair_id:path}"
-        return [labels.get((("route", route), ("status", status)), 0) for status in ("200", "404")]
+def test_what_is_counted_under_load_is_what_was_sent(http, pair_factory):
+    buffer = io.BytesIO()
+    np.save(buffer, pair_factory(3).images["s1"])
+    search = {"id": "pair_0042", "modality": "s1", "target": "s2", "limit": 3}
+    form = {"modality": "s1", "target": "s2"}
+    item = "/v1/items/{pair_id:path}"
+    kinds = (
+        ("POST", "/v1/search", {"json": search}, "/v1/search", 200),
+        ("POST", "/v1/search", {"json": {**search, "target": "s9"}}, "/v1/search", 400),
+        ("GET", "/v1/items/pair_0001", {}, item, 200),
+        ("GET", "/v1/items/nobody", {}, item, 404),
+        ("POST", "/v1/search/batch", {"json": {"searches": [search] * 2}}, "/v1/search/batch", 200),
+        ("POST", "/v1/search/image", {"files": {"files": ("x.npy", buffer.getvalue())}, "data": form}, None, 200),
+    )
+    times, shards = 20, 3
+    requests = counts(http, "sscm_requests_total")
+    batches = counts(http, "sscm_batch_size_count")
+    scraped, ended = [], threading.Event()
 
-    before = seen()
-    for pair_id in ("pair_0001", "pair_0002", "nobody"):
-        http.get(f"/v1/items/{pair_id}")
-    assert [after - first for after, first in zip(seen(), before, strict=True)] == [2, 1]
+    def scrape():
+        while not ended.is_set():
+            scraped.append(sum(counts(http, "sscm_requests_total").values()))
+
+    def ask(kind):
+        method, path, how, _, status = kind
+        assert http.request(method, path, **how).status_code == status
+
+    with ThreadPoolExecutor(9) as pool:
+        scraping = pool.submit(scrape)
+        try:
+            list(pool.map(ask, kinds * times))
+        finally:
+            ended.set()
+        scraping.result(30)
+    assert len(scraped) > 1 and scraped == sorted(scraped)
+    after = counts(http, "sscm_requests_total")
+    for _, path, _, route, status in kinds:
+        labels = (("route", route or path), ("status", str(status)))
+        assert after[labels] - requests.get(labels, 0) == times, labels
+    seconds = counts(http, "sscm_request_seconds_count")
+    for route in ("/v1/search", item):
+        assert seconds[(("route", route),)] == sum(n for labels, n in after.items() if dict(labels)["route"] == route)
+    answered_by = counts(http, "sscm_batch_size_count")
+    grown = {stage: n - batches.get(stage, 0) for stage, n in answered_by.items()}
+    assert grown[(("stage", "search"),)] == times * shards * (1 + 2 + 1)  # a search, a batch of two, an image
+    assert grown[(("stage", "encode"),)] == times
+    stages = {dict(labels)["stage"] for labels in counts(http, "sscm_stage_seconds_count")}
+    assert stages == {"decode", "encode", "fan-out", "scan", "merge"}
+    assert counts(http, "sscm_generation") == {(): 1}
 
 
 def test_every_shard_is_a_deployment_of_its_own(service):
     deployments = serve.status().applications[APP].deployments
-    assert set(deployments) == {"gateway", "encoder-s1", "encoder-s2", "shard-0", "shard-1", "shard-2"}
+    encoders, shards = {"encoder-s1", "encoder-s2"}, {"shard-0", "shard-1", "shard-2"}
+    assert set(deployments) == {"coordinator", "gateway"} | encoders | shards
+
+
+@pytest.fixture(scope="module")
+def doubled(indexed, copy_factory, service, tmp_path_factory):
+    """A service of a workspace of its own, of which each part but the coordinator is there twice; in the other's place.
+
+    Its URL and workspace.
+    """
+    workspace = copy_factory(indexed, tmp_path_factory.mktemp("doubled") / "workspace")
+    serve.shutdown()
+    port = free_port("127.0.0.1", 0)
+    config = ServeConfig(
+        workspace=workspace.uri, port=port, replicas=2, gateways=2, encoders=2, threads=1, deadline_s=30, watch_s=0
+    )
+    serve_workspace(config, block=False)
+    yield url_of("127.0.0.1", port), workspace
+
+
+class Load:
+    """Clients that ask without a pause, one kind of request after the other, and what came of it."""
+
+    def __init__(self, url, kinds, clients=6):
+        self.outcomes, self.failures = Counter(), []
+        self._url, self._kinds, self._clients = url, kinds, clients
+        self._ended = threading.Event()
+
+    def _ask(self):
+        with httpx.Client(base_url=self._url, timeout=60) as http:
+            for path, how in itertools.cycle(self._kinds):
+                if self._ended.is_set():
+                    return
+                try:
+                    response = http.post(path, **how)
+                    self.outcomes[response.status_code] += 1
+                    if response.status_code != 200:
+                        self.failures.append((time.monotonic(), path, response.status_code, response.text[:300]))
+                except httpx.TransportError as error:
+                    self.outcomes[type(error).__name__] += 1
+                    self.failures.append((time.monotonic(), path, 0, repr(error)))
+
+    def until(self, holds, seconds, what):
+        """Go on until something holds."""
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, f"{what} within {seconds} s; {self.outcomes}"
+            time.sleep(0.1)
+
+    def more(self, requests):
+        """Go on for so many more answers."""
+        wanted = self.outcomes[200] + requests
+        self.until(lambda: self.outcomes[200] >= wanted, 60, f"{requests} more answers")
+
+    @contextlib.contextmanager
+    def running(self):
+        with ThreadPoolExecutor(self._clients) as pool:
+            asking = [pool.submit(self._ask) for _ in range(self._clients)]
+            try:
+                self.more(20)
+                yield
+                self.more(20)
+            finally:
+                self._ended.set()
+            for client in asking:
+                client.result(60)
+
+
+def replicas(deployment):
+    """Names of the actors of a deployment's replicas."""
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    prefix = f"SERVE_REPLICA::{APP}#{deployment}#"
+    return sorted(actor["name"] for actor in actors if actor["name"].startswith(prefix))
+
+
+def running(deployment):
+    """How many replicas of a deployment take requests."""
+    return serve.status().applications[APP].deployments[deployment].replica_states.get("RUNNING", 0)
+
+
+def kill_one(deployment):
+    """Kill a replica; returns what tells whether another took its place."""
+    before = replicas(deployment)
+    assert len(before) == 2
+    ray.kill(ray.get_actor(before[0], namespace="serve"))
+    return lambda: bool(set(replicas(deployment)) - set(before)) and running(deployment) == 2
+
+
+def image(pair):
+    buffer = io.BytesIO()
+    np.save(buffer, pair.images["s1"])
+    return {"files": {"files": ("x.npy", buffer.getvalue())}, "data": {"modality": "s1", "target": "s2", "limit": 3}}
+
+
+BY_ID = ("/v1/search", {"json": {"id": "pair_0042", "modality": "s1", "target": "s2", "limit": 3}})
+
+
+@pytest.mark.parametrize("part", ["shard-0", "encoder-s1"])
+def test_a_replica_that_is_killed_under_load_is_not_missed(doubled, pair_factory, part):
+    url, _ = doubled
+    load = Load(url, [BY_ID, ("/v1/search/image", image(pair_factory(3)))])
+    with load.running():
+        load.until(lambda: running(part) == 2, 60, f"two replicas of {part}")
+        replaced = kill_one(part)
+        load.more(60)
+        load.until(replaced, 60, f"another replica of {part}")
+    assert load.failures == []
+
+
+def test_a_gateway_that_is_killed_under_load_takes_what_it_has_in_hand_and_no_more(doubled):
+    url, _ = doubled
+    load = Load(url, [BY_ID], clients=6)
+    with load.running():
+        load.until(lambda: running("gateway") == 2, 60, "two gateways")
+        replaced, killed = kill_one("gateway"), time.monotonic()
+        load.more(100)
+        load.until(replaced, 60, "another gateway")
+    assert len(load.failures) <= 6, load.failures
+    assert all(when - killed < 5 for when, *_ in load.failures), load.failures
+
+
+def test_appended_rows_are_found_after_a_reload_and_no_request_fails_for_it(
+    doubled, indexed, pair_factory, append_factory
+):
+    url, workspace = doubled
+    pairs = [pair_factory(number) for number in range(3000, 3040)]
+    image_of_new = image(pairs[0])
+    load = Load(url, [BY_ID, ("/v1/search/image", image_of_new)])
+    with load.running(), httpx.Client(base_url=url, timeout=60) as http:
+        assert http.get("/v1/items/pair_3000").status_code == 404
+        generation = append_factory(workspace, indexed.bundle, pairs)
+        assert http.get("/v1/index").json()["generation"] == 1  # nobody looks by himself here
+        moved = http.post("/v1/admin/reload")
+        assert moved.status_code == 200, moved.text
+        assert moved.json() == {"generation": 2, "previous": 1, "loading": None, "refused": None}
+        load.until(lambda: all(http.get("/v1/index").json()["generation"] == 2 for _ in range(8)), 30, "the switch")
+        assert generation.number == 2
+        assert http.get("/v1/index").json()["items"] == 176 + 40
+        assert http.get("/v1/items/pair_3000").json()["id"] == "pair_3000"
+        found = http.post("/v1/search/image", **{**image_of_new, "data": {"modality": "s1", "target": "s1"}}).json()
+        assert found["features"][0]["id"] == "pair_3000"
+        assert (found["numberMatched"], found["sscm"]["generation"]) == (216, 2)
+        page = http.get("/v1/items", params={"ids": ",".join(pair.pair_id for pair in pairs), "limit": 100}).json()
+        assert [feature["id"] for feature in page["features"]] == [pair.pair_id for pair in pairs]
+        assert http.post("/v1/admin/reload").json()["generation"] == 2  # nothing new: it stays
+    assert load.failures == []
 
 
 def test_a_port_in_use_is_told_before_anything_starts(indexed):
