@@ -698,6 +698,25 @@ def test_a_request_keeps_the_generation_that_it_began_with(tmp_path):
     assert coordinator.members[-1].loaded == (8,)
 
 
+def test_all_searches_of_a_batch_are_of_one_generation(tmp_path):
+    class Switching(Shard):
+        """After the first search another generation is served."""
+
+        async def search(self, generation, query, seconds):
+            if len(self.queries) == 1:
+                coordinator.switch(generation=8)
+                await eventually(lambda: gateway.generation == 8)
+            return await super().search(generation, query, seconds)
+
+    shard = Switching(search=[answer(("a", 0.9))])
+    coordinator = Coordinator(edition_of(tmp_path, [shard]))
+    gateway = gateway_of(tmp_path, [shard], coordinator=coordinator)
+    response = ask(gateway, "POST", "/v1/search/batch", json={"searches": [QUERY] * 5})
+    assert [result["sscm"]["generation"] for result in response.json()["results"]] == [7] * 5
+    assert shard.calls == [("search", 7)] * 5
+    assert gateway.generation == 8
+
+
 async def eventually(holds, seconds=5.0):
     end = time.monotonic() + seconds
     while not holds():

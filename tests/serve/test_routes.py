@@ -456,6 +456,36 @@ def test_one_item_and_its_pictures(http, indexed):
     refused(http.get("/v1/items/pair_0043/similar"), 400, "modality: Field required")
 
 
+def test_a_shard_whose_replica_stops_is_asked_at_another_and_missed_where_there_is_none(indexed):
+    with (
+        serving(indexed.workspace, shards=2, replicas=2, deadline_s=5.0) as service,
+        httpx.Client(base_url=service.url, timeout=30) as http,
+    ):
+        whole = hits(found(search(http)))
+        first, second, third, fourth = service.shards  # two of each shard
+        third.stop()
+        for _ in range(6):
+            assert hits(found(search(http))) == whole
+        fourth.stop()
+        partial = http.post("/v1/search", json={"vector": [1.0] * 16, "modality": "s1", "target": "s1", "limit": 200})
+        assert partial.status_code == 200, partial.text
+        about = partial.json()["sscm"]
+        assert (about["complete"], about["shards_lost"]) == (False, [1])
+        assert partial.json()["numberMatched"] == PAIRS // 2
+        listed = http.get("/v1/items?limit=1000").json()
+        assert listed["sscm"]["shards_lost"] == [1]
+        assert ids(listed) == [name(number) for number in range(PAIRS // 2)]
+        refused(http.get(f"/v1/items/{name(PAIRS - 1)}"), 503, "no shard that may hold item 'pair_0175' answers")
+        assert http.get(f"/v1/items/{name(0)}").status_code == 200
+        ready = http.get("/readyz")
+        assert (ready.status_code, ready.json()["parts"]["shard 1"]) == (503, "does not answer")
+        first.stop()
+        second.stop()
+        response = search(http)
+        refused(response, 503, "try again")
+        assert response.headers["retry-after"] == "1"
+
+
 KINDS = ["application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", None]
 
 

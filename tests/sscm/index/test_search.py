@@ -91,6 +91,21 @@ def test_exclude(workspace, rows_factory, queries):
         assert found[query] == [hit for hit in plain[query] if hit[0] not in without[query]][:10]
 
 
+def test_least_score_and_offset_leave_out_what_is_worse_and_what_is_better(workspace, rows_factory, queries):
+    reader = IndexReader(opened(workspace, rows_factory, range(0, 60, 2), range(1, 60, 2)))
+    plain = answers(reader.search(queries, target="s2", k=100))
+    least = plain[0][20][1]
+    found = answers(reader.search(queries, target="s2", k=30, least=least))
+    assert found == [[hit for hit in hits if hit[1] >= least][:30] for hits in plain]
+    assert len(found[0]) == 21
+    pages = [answers(reader.search(queries, target="s2", k=25, offset=offset)) for offset in (0, 25, 50, 75)]
+    assert [[hit for page in pages for hit in page[query]] for query in range(6)] == plain
+    later = answers(reader.search(queries, target="s2", k=10, offset=15, least=least))
+    assert later[0] == plain[0][15:21]
+    with pytest.raises(QueryError, match="offset = -1"):
+        reader.search(queries, target="s2", k=3, offset=-1)
+
+
 def test_no_segments_and_bad_queries(workspace, rows_factory, queries):
     assert IndexReader([]).search(queries, target="s1", k=3) == [[]] * 6
     assert IndexReader([]).find("pair_0001") is None
