@@ -59,7 +59,8 @@ class Coordinator:
         async with self._news:
             while self._swap.plan.version == known and (left := end - time.monotonic()) > 0:
                 try:
-                    await asyncio.wait_for(self._news.wait(), left)
+                    async with asyncio.timeout(left):
+                        await self._news.wait()
                 except TimeoutError:
                     break
         return self._swap.plan
@@ -92,7 +93,8 @@ class Coordinator:
         async with self._news:
             while self._swap.plan.following is not None and (left := end - time.monotonic()) > 0:
                 try:
-                    await asyncio.wait_for(self._news.wait(), left)
+                    async with asyncio.timeout(left):
+                        await self._news.wait()
                 except TimeoutError:
                     break
         plan = self._swap.plan
