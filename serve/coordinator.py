@@ -14,14 +14,15 @@ from typing import Any
 
 from serve.editions import Edition, Plan, read_edition
 from serve.follow import POLL_S
-from serve.swap import GATEWAY, Member, Swap
+from serve.swap import GATEWAY, SILENT_S, Member, Swap
 from sscm.errors import GenerationError, SscmError
 from sscm.index.generation import current_number
 
 TICK_S = 0.5
 """Seconds between two looks at who is still there."""
 RECOVER_S = 3.0
-"""A coordinator that takes another's place listens for so long which generation gateways answer from."""
+"""A coordinator that takes another's place listens for so long which generation gateways answer from; for longer, up to
+:data:`serve.swap.SILENT_S`, where it has not heard of every part: who is not in its first plan is not asked."""
 FRESH_S = 120.0
 """One that starts within so many seconds after the service was composed takes nobody's place."""
 
@@ -49,8 +50,9 @@ class Coordinator:
         self._news = asyncio.Condition()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="editions")
         self._ticker: asyncio.Task[None] | None = None
-        fresh = time.time() - composed < FRESH_S
-        self._recovering_until = time.monotonic() + (0.0 if fresh else RECOVER_S)
+        self._recovered = asyncio.Event()
+        if time.time() - composed < FRESH_S:
+            self._recovered.set()
 
     async def follow(self, member: Member, known: tuple[str, int] | None) -> Plan:
         """The plan; where the member knows it already, as soon as there is another, or after :data:`POLL_S`."""
@@ -113,11 +115,11 @@ class Coordinator:
         """Begin to tick; where another was here before, find out first what gateways answer from."""
         if self._ticker is None:
             self._ticker = asyncio.get_running_loop().create_task(self._tick())
-        while (left := self._recovering_until - time.monotonic()) > 0:
-            await asyncio.sleep(left)
+        await self._recovered.wait()
 
     async def _tick(self) -> None:
-        await self._recover()
+        if not self._recovered.is_set():
+            await self._recover()
         while True:
             await asyncio.sleep(TICK_S)
             if self._watch_s and time.monotonic() - self._looked > self._watch_s:
@@ -126,15 +128,22 @@ class Coordinator:
             await self._tell()
 
     async def _recover(self) -> None:
-        if self._recovering_until <= time.monotonic():
-            return
-        await asyncio.sleep(max(0.0, self._recovering_until - time.monotonic()))
+        end = time.monotonic() + SILENT_S
+        await asyncio.sleep(RECOVER_S)
+        while not self._swap.complete and time.monotonic() < end:
+            await asyncio.sleep(TICK_S)
         served = [m.loaded for m in self._swap.members if m.part == GATEWAY and m.loaded]
         number = max(map(max, served)) if served else None
-        self._swap.adopt(await self._edition(number))
+        edition = await self._edition(number)
+        self._swap.adopt(edition)
+        self._seen = edition.generation
+        self._recovered.set()
 
     async def _look(self, again: bool = False) -> None:
-        """Begin to move to the current generation of the index, once each time that there is another."""
+        """Begin to move to the current generation of the index, once each time that there is another.
+
+        One that could not be read is looked at again: storage fails for a moment now and then.
+        """
         self._looked = time.monotonic()
         try:
             number = await asyncio.get_running_loop().run_in_executor(self._thread, current_number, self._workspace)
@@ -146,6 +155,7 @@ class Coordinator:
             if number != plan.current.generation or plan.following is not None or plan.refused is not None:
                 self._swap.begin(await self._edition(number), time.monotonic())
         except SscmError as error:
+            self._seen = None
             self._swap.refuse(f"the current generation is not served: {error}")
         await self._tell()
 

@@ -99,8 +99,8 @@ class EncoderReplica:
         Raises:
             GenerationError: it cannot be loaded.
         """
-        await self._follower.once()
-        await self._held.settled()
+        plan = await self._follower.once()
+        await self._held.settled(plan.current.generation)
         self._follower.start()
 
     async def encode(self, generation: int, groups: Groups) -> tuple[Vector, int]:

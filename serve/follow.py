@@ -148,24 +148,26 @@ class Held(Generic[T]):
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def settled(self) -> None:
-        """Wait until nothing is being loaded; raises SscmError where something could not be."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        for number, why in self._failed.items():
-            raise GenerationError(f"generation {number} cannot be served: {why}")
+    async def settled(self, generation: int) -> None:
+        """Wait until a generation is not being loaded any more; raises GenerationError where it could not be."""
+        while generation in self._loading:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        if generation in self._failed:
+            raise GenerationError(f"generation {generation} cannot be served: {self._failed[generation]}")
 
     async def _open(self, edition: Edition) -> None:
-        number = edition.generation
+        number, why = edition.generation, None
         try:
             opened = await asyncio.get_running_loop().run_in_executor(self._thread, self._load, edition)
             if number in self._wanted:
                 self._loaded[number] = opened
         except SscmError as error:
-            self._failed[number] = str(error)
+            why = str(error)
         except Exception as error:
             log.exception("generation %s", number)
-            self._failed[number] = f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
         finally:
             self._loading.discard(number)
+        if why is not None and number in self._wanted:  # what was given up meanwhile may be asked for anew
+            self._failed[number] = why
         self._changed()

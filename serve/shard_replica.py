@@ -48,8 +48,8 @@ class ShardReplica:
         Raises:
             GenerationError: it cannot be loaded.
         """
-        await self._follower.once()
-        await self._held.settled()
+        plan = await self._follower.once()
+        await self._held.settled(plan.current.generation)
         self._follower.start()
 
     def stop(self) -> None:

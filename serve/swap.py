@@ -81,9 +81,19 @@ class Swap:
         """Who was heard of lately."""
         return [member for member, _ in self._members.values()]
 
+    @property
+    def complete(self) -> bool:
+        """Whether a gateway and a replica of every part were heard of lately."""
+        return {member.part for member in self.members} >= {GATEWAY, *self._parts}
+
     def adopt(self, edition: Edition) -> None:
-        """Serve this one from now on, without a switch: gateways do already."""
+        """Serve this one from now on, without a switch: gateways do already.
+
+        What members have loaded besides is kept like what was served before a switch: requests may be under way.
+        """
         self._current = edition
+        loaded = {number for member in self.members for number in member.loaded}
+        self._retiring.update(dict.fromkeys(loaded - {edition.generation}))
         self._renew()
 
     def begin(self, edition: Edition, now: float) -> None:
@@ -92,6 +102,7 @@ class Swap:
         if edition.generation == self._current.generation:
             self._following = None
         elif tuple(m.name for m in edition.modalities) != tuple(m.name for m in self._current.modalities):
+            self._following = None
             self.refuse(
                 f"generation {edition.generation} has modalities {[m.name for m in edition.modalities]}, the service "
                 f"was started with {[m.name for m in self._current.modalities]}; start it anew"
@@ -102,8 +113,8 @@ class Swap:
         self._renew()
 
     def refuse(self, why: str) -> None:
-        """Stay with what is served."""
-        self._following, self._refused = None, why
+        """Tell why a generation is not served; one that is being loaded before it still will be."""
+        self._refused = why
         self._renew()
 
     def heard(self, member: Member, now: float) -> None:
