@@ -111,6 +111,7 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
         coordinator=coordinator,
         encoders=encoders,
         shards=[ShardClient(secret) for _ in numbers],
+        tiles=(settings.tiles, settings.tiles_by),
         parts=shards,
         deadline_s=settings.deadline_s,
         max_upload_bytes=settings.max_upload_mb * 1_000_000,

@@ -46,6 +46,7 @@ class Gateway:
         deadline_s: longest time of a request, seconds.
         max_upload_bytes: largest request body.
         rules: what else holds for every request.
+        tiles: URL template of a tile server for the page's map, and whom that wants named there.
         parts: deployments that belong to the service though no handle of them is called.
     """
 
@@ -58,9 +59,11 @@ class Gateway:
         deadline_s: float,
         max_upload_bytes: int,
         rules: Rules | None = None,
+        tiles: tuple[str | None, str | None] = (None, None),
         parts: Sequence[Any] = (),
     ) -> None:
         self.rules = rules or Rules()
+        self.tiles = tiles
         self.access = self.rules.access()
         self.replica = replica_name()
         self.deadline_s = deadline_s

@@ -70,7 +70,7 @@ def build_api(gateway: Gateway) -> FastAPI:
     add_search(api, gateway)
     add_items(api, gateway)
     _add_operations(api, gateway)
-    api.include_router(page_routes())
+    api.include_router(page_routes(*gateway.tiles))
     add_reference(api)
     describe(api)
     if gateway.rules.keys is not None:

@@ -474,6 +474,11 @@ class ServeConfig:
     """File or URI of API keys, made by `sscm keys add`; without one whoever reaches the service may search."""
     cors_origins: str = ""
     """Origins whose pages may ask this service, e.g. https://map.example.org, several with commas between."""
+    tiles: str | None = None
+    """URL template of a tile server for the page's map, e.g. https://tiles.example.org/{z}/{x}/{y}.png; by default
+    coastlines of our own, since browsers would ask somebody else."""
+    tiles_by: str | None = None
+    """Whom the tile server wants named on the map."""
     log_format: Literal["text", "json"] = "json"
     """How a gateway writes its line a request: json for programs, with tracebacks in a field, or text for people."""
 

@@ -33,6 +33,7 @@ export class Answers {
   show(features, search) {
     this.cards.clear();
     this.list.replaceChildren();
+    this.list.classList.toggle("mixed", search.likes.length > 0 && search.targets.length > 1);
     this.add(features, search);
   }
 
@@ -73,7 +74,7 @@ export class Answers {
       shown,
       scored ? score(rank, feature.properties.score, same) : make("p", { className: "score" }, `${rank}`),
       make("p", { className: "id", title: feature.id }, feature.id),
-      make("p", { className: "where" }, [placeOf(feature), dayOf(feature, modality)].filter(Boolean).join(" · ")),
+      make("p", { className: "where" }, make("span", {}, placeOf(feature)), make("span", {}, dayOf(feature, modality))),
       this.labels(feature),
       make(
         "div",

@@ -14,8 +14,8 @@ export async function landLayers(colours) {
   const shapes = rings.flatMap((polygon) => copies(polygon));
   const borders = topojson.mesh(atlas, atlas.objects.countries, (one, other) => one !== other);
   const lines = borders.coordinates.map((line) => line.map(([longitude, latitude]) => [latitude, longitude]));
-  const renderer = L.canvas({ padding: 0.3 });
-  const still = { renderer, interactive: false, pane: "tilePane" };
+  const renderer = L.canvas({ padding: 0.3, pane: "tilePane" });
+  const still = { renderer, interactive: false };
   const land = L.polygon(shapes, { ...still, weight: 0.8, fillOpacity: 1 });
   const inside = L.polyline(lines.filter(isWhole), { ...still, weight: 0.7, opacity: 0.9 });
   const paint = () => {

@@ -4,7 +4,7 @@ import { Answers } from "./answers.js";
 import { at } from "./elements.js";
 import { fromHash, noFilters, plainSearch, toHash } from "./link.js";
 import { FootprintMap } from "./map.js";
-import { askKey, calm, complain, headline, incomplete, nothingFound, say } from "./notices.js";
+import { askKey, calm, complain, headline, incomplete, nothingFound, say, tally } from "./notices.js";
 import { Query, seenBy, withExample, withoutExample } from "./query.js";
 import { find, randomItem } from "./searching.js";
 import { ask, setKey } from "./service.js";
@@ -49,6 +49,7 @@ class Page {
   /** Search, show what is found, and have the address tell the search. */
   async go(wanted, { remember = true } = {}) {
     const mine = ++this.latest;
+    const held = document.activeElement;
     const search = { ...wanted, modality: wanted.likes[0]?.modality ?? wanted.modality };
     this.search = search;
     if (remember && toHash(search) !== location.hash) history.pushState(null, "", toHash(search));
@@ -59,20 +60,20 @@ class Page {
       mine,
       async () => {
         const [items, found] = await Promise.all([this.query.show(search), find(search)]);
-        return () => this.show(search, found, items);
+        return () => {
+          this.show(search, found, items);
+          if (!held.isConnected) at("found").focus({ preventScroll: true }); // what had the focus is gone
+        };
       },
       () => this.go(search, { remember: false }),
     );
   }
 
   show(search, found, items) {
-    const within = at("answers").contains(document.activeElement) || at("examples").contains(document.activeElement);
-    const kept = document.activeElement;
     this.answers.show(found.features, search);
     this.map.show(found.features, items);
     this.shown = 0;
     this.told(search, found);
-    if (within || !kept?.isConnected) at("found").focus({ preventScroll: true }); // its element is gone
     if (!found.features.length) this.offer(search, found);
   }
 
@@ -81,11 +82,9 @@ class Page {
     this.shown += found.features.length;
     this.next = found.more;
     at("more").hidden = found.more === null;
-    at("found").textContent = headline(search, found, this.shown);
+    at("found").textContent = headline(search);
     this.settings.learn(found.features);
-    const best = found.features[0]?.properties.score;
-    const better = best === undefined ? "" : `, the first with a similarity of ${best.toFixed(3)}`;
-    say(found.features.length ? `${counted(found.features.length, "answer")}${better}.` : "");
+    say(tally(search, found, this.shown));
     if (!found.about.complete) complain(incomplete(found.about), ["Search again", () => this.go(search)]);
   }
 
@@ -177,6 +176,7 @@ class Page {
 
   drawing(wanted) {
     at("draw").setAttribute("aria-pressed", String(wanted));
+    if (wanted) at("places").scrollIntoView({ block: "nearest" });
     this.map.draw(wanted);
   }
 

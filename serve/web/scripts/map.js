@@ -6,8 +6,9 @@ import { addGraticule, landLayers } from "./ground.js";
 
 const { L } = window;
 const WORLD = [[-58, -170], [75, 180]];
-const NEAREST = 9; // zoom beyond which answers are not approached by themselves: coastlines tell nothing there
+const NEAREST = 6; // zoom beyond which answers are not approached by themselves: coastlines tell nothing there
 const DOT = 5; // pixels: a footprint is seen at any zoom
+const RING = 10; // pixels, round the place of a query
 
 /** `on` is told: point with an answer's key or null, visit with an answer's key, box with four degrees. */
 export class FootprintMap {
@@ -17,6 +18,7 @@ export class FootprintMap {
     this.map = L.map("map", {
       attributionControl: Boolean(tiles && attribution),
       boxZoom: false,
+      zoomControl: false,
       maxBounds: [[-90, -200], [90, 200]],
       minZoom: 0,
       maxZoom: 16,
@@ -24,6 +26,7 @@ export class FootprintMap {
       zoomDelta: 1,
       wheelPxPerZoomLevel: 90,
     });
+    L.control.zoom({ position: "topright" }).addTo(this.map);
     const stack = this.map.createPane("graticule");
     stack.style.zIndex = 350;
     stack.style.pointerEvents = "none";
@@ -55,7 +58,10 @@ export class FootprintMap {
     this.marks.clear();
     this.answers.clearLayers();
     this.query.clearLayers();
-    for (const item of queries) this.mark(item, { className: "footprint queried" }).forEach((one) => one.addTo(this.query));
+    for (const item of queries) {
+      const ring = this.mark(item, { className: "footprint queried", interactive: false }, RING);
+      for (const layer of ring) layer.addTo(this.query);
+    }
     this.add(features);
     this.approach();
   }
@@ -159,11 +165,11 @@ export class FootprintMap {
     if (bounds.isValid()) this.map.fitBounds(bounds, { padding: [22, 22], maxZoom: NEAREST, animate: false });
   }
 
-  mark(item, style) {
+  mark(item, style, radius = DOT) {
     if (!item.bbox || !item.geometry) return [];
     const [west, south, east, north] = item.bbox;
     const middle = [(south + north) / 2, west <= east ? (west + east) / 2 : (west + east + 360) / 2];
-    return [L.circleMarker(middle, { radius: DOT, ...style }), L.geoJSON(item.geometry, { style }).getLayers()].flat();
+    return [L.circleMarker(middle, { radius, ...style }), L.geoJSON(item.geometry, { style }).getLayers()].flat();
   }
 }
 

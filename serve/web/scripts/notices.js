@@ -2,7 +2,7 @@
 
 import { at, make } from "./elements.js";
 import { countFilters } from "./link.js";
-import { counted, listed } from "./telling.js";
+import { counted, listed, titleOf } from "./telling.js";
 
 export function say(text) {
   at("status").textContent = text;
@@ -25,9 +25,21 @@ export function calm() {
 }
 
 /** The heading over the answers to a search. */
-export function headline(search, found, shown) {
-  if (!search.likes.length) return `${counted(shown, "place")} of ${found.matched.toLocaleString("en")}`;
-  return `${listed(search.targets)}: best ${shown} of ${counted(found.matched, "image")}`;
+export function headline(search) {
+  const { likes, unlikes } = search;
+  if (!likes.length) return "Places of the archive";
+  const [{ modality }] = likes;
+  const one = likes[0].upload ? `the uploaded ${titleOf(modality)} image` : `this ${titleOf(modality)} image`;
+  const wanted = likes.length > 1 ? `${likes.length} examples` : one;
+  return `${listed(search.targets)} images most like ${wanted}${unlikes.length ? `, and unlike ${unlikes.length}` : ""}`;
+}
+
+/** How many there are. */
+export function tally(search, found, shown) {
+  const all = counted(found.matched, search.likes.length ? "image" : "place");
+  if (!shown) return "";
+  if (!search.likes.length) return `${shown.toLocaleString("en")} of ${all}.`;
+  return `${shown.toLocaleString("en")} of ${all}, the most alike first.`;
 }
 
 /** What to say where nothing answers: { text, least, filters }, the last two whether to offer to drop them. */

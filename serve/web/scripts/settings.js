@@ -14,7 +14,9 @@ export class Settings {
       at("modality").append(choice("radio", "modality", name, title));
       at("targets").append(choice("checkbox", "target", name, title));
     }
-    if (index.properties?.length) at("properties").textContent = `Properties: ${index.properties.join(", ")}`;
+    const some = index.properties ?? [];
+    at("where").placeholder = `${some[0] ?? "split"} = '…'`;
+    at("properties").textContent = ["id", "split", "labels", "datetime", "geometry", ...some].join(", ");
     this.least = false; // whether the least similarity restricts
     this.wire();
   }
@@ -81,12 +83,14 @@ export class Settings {
       event.preventDefault();
       if (document.activeElement !== at("label")) this.changed();
     });
-    form.addEventListener("change", (event) => {
+    const changed = (event) => {
       if (event.target === at("label")) return;
       if (event.target.name === "target" && !checked("target").length) event.target.checked = true; // one at least
       if (event.target === at("least")) this.least = Number(at("least").value) > -1;
       this.changed();
-    });
+    };
+    form.addEventListener("change", changed);
+    at("filters").addEventListener("change", changed);
     at("least").addEventListener("input", () => {
       this.least = Number(at("least").value) > -1;
       this.showLeast();
