@@ -210,7 +210,8 @@ def chroma(folder: Path, pairs: dict[str, np.ndarray], asked: np.ndarray) -> Ite
         url = f"http://127.0.0.1:{port}"
         wait(lambda: httpx.get(f"{url}/api/v2/heartbeat", timeout=5).status_code == 200, process, log.name)
         client = chromadb.HttpClient(host="127.0.0.1", port=port)
-        collection = client.create_collection("pairs", configuration={"hnsw": {"space": "ip", "ef_search": 64}})
+        settings = {"hnsw": {"space": "ip", "ef_construction": 200, "ef_search": 32}}
+        collection = client.create_collection("pairs", configuration=settings)
         vectors = pairs["s2"]
         start = time.perf_counter()
         for first in range(0, len(vectors), 5_000):
@@ -218,7 +219,7 @@ def chroma(folder: Path, pairs: dict[str, np.ndarray], asked: np.ndarray) -> Ite
             collection.add(ids=[str(first + n) for n in range(len(part))], embeddings=part)
         built = time.perf_counter() - start
         truth = ExactScan(vectors, 2).search(asked[:500], K)[1]
-        for effort in (64, 100, 150, 200, 300, 400, 600):
+        for effort in (32, 64, 100, 150, 200, 300, 400, 600):
             collection.modify(configuration={"hnsw": {"ef_search": effort}})
             got = collection.query(query_embeddings=asked[:500], n_results=K, include=[])["ids"]
             found = np.array([[int(name) for name in row] for row in got])
