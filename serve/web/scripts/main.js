@@ -209,6 +209,10 @@ class Page {
         if (name === "drop") this.upload([...event.dataTransfer.files]);
       });
     }
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address holds the search: a place on the page would take its place
+      at("found").focus();
+    });
     window.addEventListener("popstate", () => this.restore());
   }
 
