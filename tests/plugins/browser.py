@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +70,16 @@ class Visit:
         """Wait until nothing is being asked for."""
         self.page.wait_for_load_state("networkidle")
         self.page.wait_for_selector("#result:not([aria-busy])")
+
+    def wait(self, expression: str) -> None:
+        """Wait until an expression of JavaScript is true.
+
+        Playwright's own waiting evaluates text inside the page, which the page's policy forbids.
+        """
+        end = time.monotonic() + WAIT_MS / 1000
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < end, f"{expression} did not become true in {WAIT_MS} ms"
+            self.page.wait_for_timeout(20)
 
     def ids(self) -> list[str]:
         """Ids of the answers, in order."""

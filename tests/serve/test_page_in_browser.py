@@ -127,7 +127,7 @@ def test_filters_narrow_the_answers(visit):
     visit.page.locator("#filters summary").click()
     visit.page.fill("#bbox", "20, 43, 21, 45")
     visit.page.locator("#bbox").press("Enter")
-    visit.page.wait_for_function("document.querySelector('#status').textContent.includes('of 51 images')")
+    visit.wait("document.querySelector('#status').textContent.includes('of 51 images')")
     visit.page.fill("#label", "Pastures")
     visit.page.locator("#label").press("Enter")
     visit.page.fill("#from", "2018-06-10")
@@ -173,7 +173,7 @@ def test_a_box_drawn_on_the_map_filters(visit):
     visit.page.mouse.down()
     visit.page.mouse.move(x, y + 60, steps=4)
     visit.page.mouse.up()
-    visit.page.wait_for_function("document.querySelector('#bbox').value !== ''")
+    visit.wait("document.querySelector('#bbox').value !== ''")
     visit.settle()
     west, south, east, north = bodies[-1]["bbox"]
     assert west < east < 24
@@ -250,13 +250,13 @@ def test_the_address_holds_the_search(visit, browser, url):
         assert other.page.input_value("#where") == "country = 'Serbia'"
     visit.page.go_back()
     visit.settle()
-    visit.page.wait_for_function("document.querySelector('#where').value === ''")
+    visit.wait("document.querySelector('#where').value === ''")
     assert visit.page.locator("#examples .chip").count() == 3
     visit.page.go_back()
-    visit.page.wait_for_function("document.querySelectorAll('#examples .chip').length === 2")
+    visit.wait("document.querySelectorAll('#examples .chip').length === 2")
     visit.page.go_forward()
     visit.page.go_forward()
-    visit.page.wait_for_function("document.querySelector('#where').value !== ''")
+    visit.wait("document.querySelector('#where').value !== ''")
     visit.settle()
     assert visit.ids() == seen
 
