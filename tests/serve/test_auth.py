@@ -44,6 +44,7 @@ class Behind:
     metrics: GatewayMetrics = field(default_factory=lambda: GatewayMetrics("local"))
     deadline_s: float = 5.0
     max_upload_bytes: int = 1000
+    tiles: tuple[None, None] = (None, None)
     replica: str = "local"
     generation: int = 7
 
