@@ -82,6 +82,7 @@ class Follower:
             await self._coordinator.report.remote(self._describe())
 
     async def _follow(self) -> None:
+        before = ""
         while True:
             try:
                 asked = self._coordinator.follow.remote(self._describe(), self._known)
@@ -90,7 +91,9 @@ class Follower:
                     await self._apply(plan)
                     self._known = plan.version
             except Exception as error:  # it is being started anew; what is loaded goes on answering
-                log.debug("coordinator: %s", error)
+                why = f"{type(error).__name__}: {error}"
+                log.log(logging.DEBUG if why == before else logging.WARNING, "no plan from the coordinator: %s", why)
+                before = why
                 await asyncio.sleep(AGAIN_S)
 
 

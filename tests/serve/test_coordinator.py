@@ -197,6 +197,10 @@ def changed(whole, **values):
     return json.dumps({**json.loads(whole), **values}).encode()
 
 
+def of_model(whole, **values):
+    return changed(whole, bundle={**json.loads(whole)["bundle"], **values})
+
+
 @pytest.mark.parametrize("watch_s", [0.0, 0.05])
 @pytest.mark.parametrize(
     ("file", "damage"),
@@ -204,10 +208,10 @@ def changed(whole, **values):
         (MANIFEST, lambda whole: b""),
         (MANIFEST, lambda whole: whole[:50]),
         (MANIFEST, lambda whole: b'{"number": "two"}'),
-        (MANIFEST, lambda whole: changed(whole, bundle="nobody")),
-        (MANIFEST, lambda whole: changed(whole, fingerprint="f" * 64)),
+        (MANIFEST, lambda whole: of_model(whole, name="nobody")),
+        (MANIFEST, lambda whole: of_model(whole, fingerprint="f" * 64)),
         (MANIFEST, lambda whole: changed(whole, segments=[])),
-        (MANIFEST, lambda whole: changed(whole, format_version=99)),
+        (MANIFEST, lambda whole: changed(whole, format=99)),
         ("CURRENT", lambda whole: b'{"generation": "x"}'),
         ("CURRENT", lambda whole: b'{"generation": 77}'),
     ],

@@ -43,7 +43,7 @@ class Shard:
 
     def __init__(self, **outcomes):
         self._outcomes = {name: itertools.cycle(given) for name, given in outcomes.items()}
-        self.queries, self.calls, self.replicas = [], [], None
+        self.queries, self.calls, self.replicas, self.waiting = [], [], None, 0
 
     async def search(self, generation, query, seconds):
         self.queries.append(query)
