@@ -35,4 +35,7 @@ def merge(answers: Iterable[Iterable[S]], k: int) -> list[S]:
     Returns:
         The k best of all, in the same order; fewer where there are fewer.
     """
-    return list(islice(heapq.merge(*answers, key=lambda hit: (-hit.score, hit.pair_id)), k))
+    lists = list(answers)
+    if len(lists) == 1:
+        return list(islice(lists[0], k))
+    return list(islice(heapq.merge(*lists, key=lambda hit: (-hit.score, hit.pair_id)), k))

@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +42,7 @@ class ShardQuery:
     least: float | None = None
 
 
-@dataclass(frozen=True)
-class ShardHit:
+class ShardHit(NamedTuple):
     """One answer: pair, cosine similarity, and its STAC Item with score and target as JSON."""
 
     pair_id: str
@@ -132,7 +131,7 @@ def pack_answers(answers: Sequence[ShardAnswer | Exception]) -> list[Any]:
             answer.widened,
             answer.seconds,
             answer.made,
-            [[hit.pair_id, hit.score, hit.feature] for hit in answer.hits],
+            answer.hits,  # tuples, which travel as lists
         ]
         for answer in answers
     ]
@@ -147,7 +146,7 @@ def unpack_answers(value: Sequence[Sequence[Any]]) -> list[ShardAnswer | SscmErr
             answers.append(error)
         else:
             *rest, hits = told
-            answers.append(ShardAnswer([ShardHit(*hit) for hit in hits], *rest))
+            answers.append(ShardAnswer(list(map(ShardHit._make, hits)), *rest))
     return answers
 
 

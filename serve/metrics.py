@@ -45,15 +45,28 @@ class Counter:
     ) -> None:
         self._labelnames = tuple(labelnames)
         self._local = prometheus_client.Counter(name, documentation, self._labelnames, registry=registry)
+        self._children: dict[tuple[str, ...], prometheus_client.Counter] = {}
+        self._untold: dict[tuple[str, ...], float] = {}
         self._ray: Any = None
         if ray.is_initialized():
             self._ray = ray_metrics.Counter(name, description=documentation, tag_keys=self._labelnames)
 
     def inc(self, *labels: str, amount: float = 1.0) -> None:
-        """Raise it; label values in the order of the names."""
-        (self._local.labels(*labels) if labels else self._local).inc(amount)
-        if self._ray is not None and amount > 0:  # Ray refuses to add nothing
-            self._ray.inc(amount, tags=dict(zip(self._labelnames, labels, strict=True)))
+        """Raise it; label values in the order of the names. Event loop only."""
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._local.labels(*labels) if labels else self._local
+        child.inc(amount)
+        self._untold[labels] = self._untold.get(labels, 0.0) + amount
+
+    def push(self) -> None:
+        """Tell Ray what was counted since the last time, which costs less than telling it each time."""
+        untold, self._untold = self._untold, {}
+        if self._ray is None:
+            return
+        for labels, amount in untold.items():
+            if amount > 0:  # Ray refuses to add nothing
+                self._ray.inc(amount, tags=dict(zip(self._labelnames, labels, strict=True)))
 
 
 class Histogram:
@@ -79,6 +92,7 @@ class Histogram:
         self._local = prometheus_client.Histogram(
             name, documentation, self._labelnames, buckets=buckets, registry=registry
         )
+        self._children: dict[tuple[str, ...], tuple[prometheus_client.Histogram, dict[str, str]]] = {}
         self._ray: Any = None
         if ray.is_initialized():
             self._ray = ray_metrics.Histogram(
@@ -87,9 +101,14 @@ class Histogram:
 
     def observe(self, value: float, *labels: str) -> None:
         """Count a value; label values in the order of the names."""
-        self._local.labels(*labels).observe(value)
+        found = self._children.get(labels)
+        if found is None:
+            tags = dict(zip(self._labelnames, labels, strict=True))
+            found = self._children[labels] = self._local.labels(*labels), tags
+        child, tags = found
+        child.observe(value)
         if self._ray is not None:
-            self._ray.observe(value, tags=dict(zip(self._labelnames, labels, strict=True)))
+            self._ray.observe(value, tags=tags)
 
 
 class Gauge:
@@ -167,6 +186,7 @@ class GatewayMetrics:
         self.made_items = Counter(
             "sscm_made_items", "Those that a shard did not have as JSON from an earlier answer", (), self.registry
         )
+        self._counters = [value for value in vars(self).values() if isinstance(value, Counter)]
         about = prometheus_client.Gauge(
             "sscm_gateway_info", "The gateway that shows this page", ("replica",), registry=self.registry
         )
@@ -186,9 +206,11 @@ class GatewayMetrics:
             self.widened.inc(amount=answer.widened)
 
     def push(self) -> None:
-        """Tell Ray how gauges stand."""
+        """Tell Ray what was counted, and how gauges stand."""
         for gauge in (self.generation, self.waiting, self.in_flight):
             gauge.push()
+        for counter in self._counters:
+            counter.push()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

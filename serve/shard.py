@@ -29,8 +29,10 @@ MAX_BATCH = 64
 """Queries searched at a time."""
 MAX_WAITING = 1024
 """Queries that wait for their batch; more are sent away."""
-KEPT_ITEMS = 20_000
-"""Items that are kept as JSON: what answers once often answers again. A kilobyte each."""
+KEPT_BYTES = 256 * 2**20
+"""Memory for items that are kept as JSON: what answers once often answers again. About 200,000 items."""
+_BESIDE_ITEM = 320
+"""Bytes that a kept item takes beside its JSON."""
 KEPT_LISTS = 16
 """Filters for which the rows that pass are kept while they are browsed."""
 
@@ -78,6 +80,7 @@ class IndexShard:
         self._titles = dict(titles)
         self._batcher: Batcher[ShardQuery, ShardAnswer] = Batcher(self.search_batch, MAX_BATCH, MAX_WAITING)
         self._items: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._items_bytes = 0
         self._listed: OrderedDict[str, list[tuple[Segment, npt.NDArray[np.int64]]]] = OrderedDict()
         self._made = 0
         self._random = np.random.default_rng()
@@ -165,15 +168,25 @@ class IndexShard:
                 else:
                     items[place] = kept
                     self._items.move_to_end(place)
+        if missing:
+            self._make(missing, items)
+        return items
+
+    def _make(self, missing: Mapping[str, list[int]], items: dict[tuple[str, int], bytes]) -> None:
+        """Make items of some rows of each segment, among those that there are, and keep them."""
+        new: dict[tuple[str, int], bytes] = {}
         for name, rows in missing.items():
             made = stac_items(self._segments[name].rows, sorted(rows), self._titles)
-            items.update(((name, row), item) for row, item in zip(sorted(rows), made, strict=True))
+            new.update(((name, row), item) for row, item in zip(sorted(rows), made, strict=True))
+        items.update(new)
         with self._lock:
-            self._made += sum(map(len, missing.values()))
-            self._items.update(items)
-            while len(self._items) > KEPT_ITEMS:
-                self._items.popitem(last=False)
-        return items
+            self._made += len(new)
+            for place, item in new.items():
+                if place not in self._items:  # another thread may have made it meanwhile
+                    self._items_bytes += len(item) + _BESIDE_ITEM
+                self._items[place] = item
+            while self._items_bytes > KEPT_BYTES:
+                self._items_bytes -= len(self._items.popitem(last=False)[1]) + _BESIDE_ITEM
 
     def _matches(self, pair_id: str, target: str, restriction: Filter | None) -> bool:
         """Whether a pair is here and would have been counted."""

@@ -167,14 +167,15 @@ def test_a_sample_is_of_different_rows_each_as_likely(indexed):
 
 
 def test_what_is_kept_has_a_bound_and_does_not_change_answers(indexed, monkeypatch):
-    monkeypatch.setattr(of_shards, "KEPT_ITEMS", 20)
+    monkeypatch.setattr(of_shards, "KEPT_BYTES", 20_000)
     monkeypatch.setattr(of_shards, "KEPT_LISTS", 2)
     [shard] = opened(indexed, 1)
     for _ in range(2):
         for first in range(0, 176, 16):
             assert ids(shard.browse(None, first, 50).items) == all_ids(indexed)[first : first + 50]
             assert ids(shard.browse(Filter(ids=[f"pair_{first:04d}"]), 0, 50).items) == [f"pair_{first:04d}"]
-    assert len(shard._items) == 20
+    kept = sum(map(len, shard._items.values())) + of_shards._BESIDE_ITEM * len(shard._items)
+    assert 0 < kept == shard._items_bytes <= 20_000
     assert len(shard._listed) == 2
 
 
