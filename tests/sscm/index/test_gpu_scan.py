@@ -120,9 +120,12 @@ def test_keys_of_scores(dimension, placed):
 @runs
 @pytest.mark.parametrize("k", [1, 10])
 @pytest.mark.parametrize("share", [None, 0.9, 0.3])
-def test_the_answers_of_the_cpu(no_direct, k, share):
+def test_the_answers_of_the_cpu(no_direct, monkeypatch, k, share):
+    from sscm.index import gpu_scan
+
     # The last rows are no whole group, and there are more groups than are looked at.
-    vectors, queries = unit(20_000 - 3, 16), unit(4, 16, 1)
+    monkeypatch.setattr(gpu_scan, "FIRST_OF_FEW", 64)
+    vectors, queries = unit(8_000 - 3, 16), unit(4, 16, 1)
     allowed = None if share is None else np.random.default_rng(2).random(len(vectors)) < share
     scan, scores, rows = answers_of(vectors, queries, k, allowed)
     wanted_scores, wanted_rows = ExactScan(vectors).search(queries, k, allowed)
