@@ -142,7 +142,7 @@ def test_errors_of_the_task_arrive_as_they_are(approximated):
 
 
 def test_a_recall_out_of_reach_is_searched_exactly_and_said(workspace, rows_factory, ray_session, capsys):
-    count = 2_400  # so many are closer together than codes can tell
+    count = 4_000  # so many are closer together than codes can tell
     rows, vectors = many(rows_factory, 0, count)
     rng = np.random.default_rng(0)
     for name in vectors:
