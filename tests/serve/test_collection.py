@@ -23,7 +23,9 @@ EDITION = Edition(
     simulated=True,
     shard_rows=(10, 10),
 )
-ITEMS = st.dictionaries(st.text(), st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False, width=32) | st.text())
+ITEMS = st.dictionaries(
+    st.text(), st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False, width=32) | st.text()
+)
 
 
 @given(items=st.lists(ITEMS, max_size=5), matched=st.integers(0, 2**40))

@@ -1,5 +1,7 @@
 """Integer products, by int8 instructions and by float32."""
 
+import time
+
 import pytest
 import torch
 
@@ -7,11 +9,11 @@ from sscm.index import product
 from sscm.index.product import MOST_TERMS, int8_product, int8_works
 
 
-@pytest.mark.parametrize("works", [True, False])
+@pytest.mark.parametrize("pays", [True, False])
 @pytest.mark.parametrize("queries", [1, 5, 32])
-def test_the_same_integers_either_way(monkeypatch, works, queries):
-    if not works:
-        monkeypatch.setattr(product, "int8_works", lambda device: False)
+def test_the_same_integers_either_way(monkeypatch, pays, queries):
+    monkeypatch.setattr(product, "int8_pays", lambda: pays)
+    monkeypatch.setattr(product, "FLOAT_ROWS", 64)
     generator = torch.Generator().manual_seed(queries)
     left = torch.randint(-127, 128, (queries, 64), generator=generator, dtype=torch.int8)
     right = torch.randint(-127, 128, (200, 64), generator=generator, dtype=torch.int8)
@@ -22,7 +24,7 @@ def test_the_same_integers_either_way(monkeypatch, works, queries):
 
 @pytest.mark.parametrize("width", [MOST_TERMS // 16 * 16, 4096])
 def test_long_rows_of_the_largest_values_are_exact_in_floats(monkeypatch, width):
-    monkeypatch.setattr(product, "int8_works", lambda device: False)
+    monkeypatch.setattr(product, "int8_pays", lambda: False)
     out = torch.empty(1, 8, dtype=torch.int32)
     int8_product(torch.full((1, width), 127, dtype=torch.int8), torch.full((8, width), 127, dtype=torch.int8), out)
     assert out.unique().tolist() == [127 * 127 * width]
@@ -40,3 +42,21 @@ def test_a_product_that_is_missing_or_wrong_is_not_used(monkeypatch):
         int8_works.cache_clear()
         assert not int8_works("cpu")
     int8_works.cache_clear()
+
+
+@pytest.mark.parametrize("slow", ["int8", "float32"])
+def test_the_faster_one_is_used(monkeypatch, slow):
+    real = torch._int_mm
+
+    def late(left, right, out=None):
+        time.sleep(0.02)
+        return real(left, right, out=out)
+
+    monkeypatch.setattr(product, "int8_works", lambda device: True)
+    if slow == "int8":
+        monkeypatch.setattr(torch, "_int_mm", late)
+    else:
+        monkeypatch.setattr(product, "float_product", lambda *given: time.sleep(0.5))
+    product.int8_pays.cache_clear()
+    assert product.int8_pays() == (slow == "float32")
+    product.int8_pays.cache_clear()
