@@ -5,9 +5,10 @@ is searched are embeddings of a trained encoder, enlarged (`benchmarks/enlarge.p
 that were drawn apart from them. Parts, each by itself with ``--only``:
 
 * ``exact``: a scan of 200,000 × 128 against ``faiss.IndexFlatIP`` and against nothing but its int8 products; two
-  threads against one; cost a row as rows grow;
+  threads against one; int8 instructions against floats; cost a row as rows grow;
 * ``approximate``: 1,000,000 × 128 against hnswlib, FAISS HNSW and usearch, each tuned to the same recall@10 on the same
-  queries, and the size at which it overtakes the exact scan;
+  queries;
+* ``overtaking``: the number of rows from which the approximate index is faster than the exact scan;
 * ``filtered``: queries that 1, 10 or 50 % of the rows may answer, against lancedb and chromadb;
 * ``segments``: appending 1,000 rows to 1,000,000, opening a generation of 1,000,000, memory a vector.
 
@@ -41,7 +42,7 @@ from sscm.index.exact import GROUP_ROWS, ExactScan
 from sscm.index.filters import Filter
 from sscm.index.generation import Generation, SegmentInfo, commit, open_segments, read_generation
 from sscm.index.openmp import faiss
-from sscm.index.product import int8_product
+from sscm.index.product import float_product, int8_pays, int8_product
 from sscm.index.search import IndexReader
 from sscm.index.segment import property_names, rows_schema, write_segment
 from sscm.index.tuning import held_out, measure, tune
@@ -93,12 +94,13 @@ def recall(found: np.ndarray, wanted: np.ndarray) -> float:
     return float((found[:, :, None] == wanted[:, None, :]).any(axis=1).mean())
 
 
-def product_alone(vectors: np.ndarray, width: int | None = None) -> Search:
+def product_alone(vectors: np.ndarray, width: int | None = None, product: Any = int8_product) -> Search:
     """All int8 products of a batch with rows, in blocks as the scan makes them, and nothing else.
 
     Args:
         vectors: float32 [n, d].
         width: codes of a row; those of the scan form if not given.
+        product: what multiplies.
     """
     form = ExactScan(vectors).form
     codes = torch.from_numpy(np.array(form.codes))
@@ -112,7 +114,7 @@ def product_alone(vectors: np.ndarray, width: int | None = None) -> Search:
         block = min(len(codes), 2**18 // len(queries) // GROUP_ROWS * GROUP_ROWS)
         scores = torch.empty(len(queries), block, dtype=torch.int32)
         for start in range(0, len(codes) - block + 1, block):
-            int8_product(asked, codes[start : start + block], scores)
+            product(asked, codes[start : start + block], scores)
 
     return multiply
 
@@ -145,6 +147,16 @@ def exact(report: Report, vectors: np.ndarray, queries: np.ndarray) -> None:
         report.say(f"exact, batch {batch}: share of int8 products of the codes alone", ratio(done, "ours", "codes"))
         threads = rates({"1": searches["ours"], "2": lambda q: two.search(q, K)}, queries, batch)
         report.say(f"exact, batch {batch}: 2 threads × 1", ratio(threads, "2", "1"), "≥ 1.7")
+    ways = {
+        "int8": product_alone(rows, product=lambda asked, codes, out: torch._int_mm(asked, codes.T, out=out)),
+        "floats": product_alone(rows, product=float_product),
+    }
+    report.say("exact: int8 instructions are used here", float(int8_pays()))
+    for batch in (32, 1):
+        report.say(
+            f"exact, batch {batch}: products by floats × by int8 instructions",
+            ratio(rates(ways, queries, batch), "floats", "int8"),
+        )
     report.say("exact: share of queries widened", one.counts.widened / one.counts.queries)
     report.say("exact: rows scored in float32, a query", one.counts.scored / one.counts.queries)
     costs = {}

@@ -71,10 +71,13 @@ class Filters(BaseModel):
         Raises:
             QueryError: a value cannot be one.
         """
-        values = {name: getattr(self, name) for name in Filters.model_fields}
+        values = {name: getattr(self, name) for name in _FILTERS}
         if all(value is None for value in values.values()):
             return None
         return Filter(**values)
+
+
+_FILTERS = tuple(Filters.model_fields)
 
 
 class ItemFilters(BaseModel):

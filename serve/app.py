@@ -5,8 +5,9 @@ or a Serve config file with ``import_path: serve.app:build_app`` and ``args`` do
 
 The fast path is Ray Serve's HAProxy ingress with its throughput flags, which :mod:`sscm.runtime` sets before a Ray of
 our own starts. HAProxy then listens on the host and port asked for and hands requests to the gateways' own HTTP
-servers; it also opens its statistics (8404) and its metrics (9101) on all interfaces, which Ray fixes. On a cluster
-that was started without the flags Serve's Python proxy answers instead, more slowly, and nothing else changes.
+servers; it also opens its statistics (8404) and its metrics (9101, or free ports where another service has these) on
+all interfaces, which Ray fixes. On a cluster that was started without the flags Serve's Python proxy answers instead,
+more slowly, and nothing else changes.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ Each metric counts in two places:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import prometheus_client
@@ -136,6 +135,24 @@ class Gauge:
             self._ray.set(self._value())
 
 
+class Stage:
+    """A block whose time is counted; one that fails counts too.
+
+    Args:
+        histogram: where it is counted.
+        name: its label.
+    """
+
+    def __init__(self, histogram: Histogram, name: str) -> None:
+        self._histogram, self._name = histogram, name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *failure: object) -> None:
+        self._histogram.observe(time.perf_counter() - self._start, self._name)
+
+
 class GatewayMetrics:
     """What a gateway counts.
 
@@ -212,14 +229,9 @@ class GatewayMetrics:
         for counter in self._counters:
             counter.push()
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Stage:
         """Time a block as one stage of a request; one that fails counts too."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages.observe(time.perf_counter() - start, name)
+        return Stage(self.stages, name)
 
     def text(self) -> bytes:
         """Everything counted by this process, in Prometheus' text format (:data:`CONTENT_TYPE`)."""

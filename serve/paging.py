@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+import orjson
+
 from serve.api import GEOJSON, MAX_LIMIT, Filters
 from serve.messages import Listed, ShardQuery
 from sscm.errors import QueryError
@@ -188,7 +190,7 @@ def read_items_page(limit: int, token: str | None, generation: int) -> ItemsPage
 
 
 def _token(value: Mapping[str, Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(orjson.dumps(value)).decode().rstrip("=")
 
 
 def _read(token: str, fields: Mapping[str, type]) -> dict[str, Any]:
@@ -220,4 +222,4 @@ def digest(queries: Sequence[ShardQuery]) -> str:
     asked = [
         [query.target, query.filter and query.filter.key(), query.least, sorted(query.exclude)] for query in queries
     ]
-    return hashlib.sha256(queries[0].vector.tobytes() + json.dumps(asked).encode()).hexdigest()[:16]
+    return hashlib.sha256(queries[0].vector.tobytes() + orjson.dumps(asked)).hexdigest()[:16]

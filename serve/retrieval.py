@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -332,7 +333,7 @@ def given_vector(edition: Edition, values: Sequence[float]) -> Vector:
     vector = np.asarray(values, np.float64)
     if vector.shape != (edition.dimension,):
         raise QueryError(f"vector: {len(values)} numbers; expected {edition.dimension}")
-    norm = float(np.linalg.norm(vector))
+    norm = math.sqrt(vector @ vector)
     if not np.isfinite(norm) or norm == 0:
         raise QueryError(f"vector: norm {norm}; expected finite numbers that are not all 0")
     return np.asarray(vector / norm, np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 import ray
@@ -31,6 +32,9 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_PORT": 9101}
+"""Ports that HAProxy opens beside the service's own; two services on a machine want different ones."""
+
 
 @contextlib.contextmanager
 def ray_session(num_cpus: int | None = None, object_store_bytes: int = OBJECT_STORE_BYTES) -> Iterator[None]:
@@ -51,6 +55,8 @@ def ray_session(num_cpus: int | None = None, object_store_bytes: int = OBJECT_ST
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        _move_ports()
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     else:
@@ -67,6 +73,20 @@ def ray_session(num_cpus: int | None = None, object_store_bytes: int = OBJECT_ST
         yield
     finally:
         ray.shutdown()
+
+
+def _move_ports() -> None:
+    """Have another port where another service on this machine holds one that the load balancer of ours would open."""
+    for name, usual in _PORTS.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", int(os.environ.get(name, usual))))
+                probe.listen(1)
+            except OSError:
+                with socket.socket() as other:
+                    other.bind(("0.0.0.0", 0))
+                    os.environ[name] = str(other.getsockname()[1])
 
 
 def quiet_ray_data() -> None:
