@@ -216,7 +216,7 @@ def chroma(folder: Path, pairs: dict[str, np.ndarray], asked: np.ndarray) -> Ite
         vectors = pairs["s2"]
         truth = ExactScan(vectors, 2).search(asked[:500], K)[1]
         # Each effort is that of a collection of its own: changing that of one that is loaded changes nothing.
-        for effort, links in ((100, 16), (200, 16), (400, 24), (800, 32)):
+        for effort, links in ((200, 16), (400, 24), (800, 32)):
             settings = {
                 "hnsw": {"space": "ip", "ef_construction": 200, "ef_search": effort, "max_neighbors": links},
             }
