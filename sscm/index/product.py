@@ -64,7 +64,8 @@ def _held(name: str, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
     count = torch.Size(shape).numel()
     memory = getattr(_memory, name, None)
     if memory is None or memory.dtype != kind or memory.numel() < count:
-        memory = torch.empty(count, dtype=kind)
+        with torch.inference_mode(False):  # it is written to within that mode and outside of it
+            memory = torch.empty(count, dtype=kind)
         setattr(_memory, name, memory)
     return memory[:count].view(shape)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sscm.index import product
-from sscm.index.product import MOST_TERMS, int8_product, int8_works
+from sscm.index.product import MOST_TERMS, float_product, int8_product, int8_works
 
 
 @pytest.mark.parametrize("pays", [True, False])
@@ -60,3 +60,15 @@ def test_the_faster_one_is_used(monkeypatch, slow):
     product.int8_pays.cache_clear()
     assert product.int8_pays() == (slow == "float32")
     product.int8_pays.cache_clear()
+
+
+def test_what_was_multiplied_in_inference_mode_multiplies_outside_of_it():
+    left, right = torch.ones(2, 16, dtype=torch.int8), torch.ones(8, 16, dtype=torch.int8)
+    out = torch.empty(2, 8, dtype=torch.int32)
+    for within in (True, False):
+        product._memory.__dict__.clear()
+        with torch.inference_mode(within):
+            float_product(left, right, out)
+        with torch.inference_mode(not within):
+            float_product(left, right, out)
+        assert out.unique().tolist() == [16]
