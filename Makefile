@@ -8,14 +8,12 @@ ARGS ?=
 demo: .venv/.installed
 	$(BIN)/sscm demo $(ARGS)
 
-# Each group has a Ray of its own: what Serve keeps running does not share it with training. Two processes run a group:
-# tests that use Ray go to one of them, all others to whichever is free.
-TEST_GROUPS := "tests/sscm tests/cluster" "tests/e2e tests/serve"
+# Each group has a Ray of its own: what Serve keeps running does not share it with training.
+TEST_GROUPS := "tests/sscm/training" "tests/sscm tests/cluster --ignore=tests/sscm/training" "tests/e2e tests/serve"
 
 test: .venv/.installed-dev
 ifeq ($(strip $(ARGS)),)
-	for group in $(TEST_GROUPS); do \
-		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $$group || exit 1; done
+	for group in $(TEST_GROUPS); do $(BIN)/python -m pytest $$group || exit 1; done
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -25,13 +25,6 @@ PIXELS = 24
 """Side of the patches of small archives, pixels at 10 m."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have all tests that use Ray run in one process, where several run tests: it is one small Ray then."""
-    for item in items:
-        if "ray_session" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One small Ray for the whole session."""
