@@ -76,12 +76,17 @@ def ray_session(num_cpus: int | None = None, object_store_bytes: int = OBJECT_ST
 
 
 def _move_ports() -> None:
-    """Have another port where another service on this machine holds one that the load balancer of ours would open."""
+    """Have another port where another service on this machine holds one that the load balancer of ours would open.
+
+    A port that the environment asks for stays what it is.
+    """
     for name, usual in _PORTS.items():
+        if name in os.environ:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("0.0.0.0", int(os.environ.get(name, usual))))
+                probe.bind(("0.0.0.0", usual))
                 probe.listen(1)
             except OSError:
                 with socket.socket() as other:

@@ -25,6 +25,8 @@ from tests.plugins.service import serving
 
 CLIENTS = 4
 WAIT_S = 30.0
+GRACE_S = 5.0
+"""Deadline of a request, and how long an old generation stays for it: the same, as a service has it."""
 
 
 @pytest.fixture
@@ -85,7 +87,10 @@ def test_no_answer_fails_or_is_mixed_while_the_index_changes(growing):
         return http.post("/v1/search", json=body)
 
     rows = {1: set(live_ids(growing))}
-    with serving(growing, shards=2, watch_s=0.1, grace_s=2.0) as service, Asking(service.url, ask) as asking:
+    with (
+        serving(growing, shards=2, watch_s=0.1, deadline_s=GRACE_S, grace_s=GRACE_S) as service,
+        Asking(service.url, ask) as asking,
+    ):
         for turn in range(5):
             if turn % 2:
                 number = delete_pairs(
@@ -114,7 +119,10 @@ def test_encoder_and_index_switch_together_when_the_model_changes(indexed, growi
         form = {"modality": "s1", "target": "s1", "limit": "1"}
         return http.post("/v1/search/image", data=form, files={"files": ("x.npy", buffer.getvalue())})
 
-    with serving(growing, shards=2, watch_s=0.1, grace_s=2.0) as service, Asking(service.url, ask) as asking:
+    with (
+        serving(growing, shards=2, watch_s=0.1, deadline_s=GRACE_S, grace_s=GRACE_S) as service,
+        Asking(service.url, ask) as asking,
+    ):
         time.sleep(0.5)
         commit(growing, of_another_model(indexed, growing))
         wait_for(service.url, 2)

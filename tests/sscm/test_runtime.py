@@ -18,14 +18,14 @@ def taken():
 
 
 def test_ports_that_are_taken_are_moved_and_others_stay(monkeypatch, taken, free_port):
-    monkeypatch.setattr(runtime, "_PORTS", {"SSCM_TAKEN": taken, "SSCM_FREE": free_port, "SSCM_ASKED": free_port})
+    monkeypatch.setattr(runtime, "_PORTS", {"SSCM_TAKEN": taken, "SSCM_FREE": free_port, "SSCM_ASKED": taken})
     monkeypatch.setenv("SSCM_TAKEN", "")  # so that it is put back afterwards
     monkeypatch.delenv("SSCM_TAKEN")
     monkeypatch.setenv("SSCM_ASKED", str(taken))
     runtime._move_ports()
     assert "SSCM_FREE" not in os.environ
-    for name in ("SSCM_TAKEN", "SSCM_ASKED"):
-        moved = int(os.environ[name])
-        assert moved != taken
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", moved))
+    assert os.environ["SSCM_ASKED"] == str(taken)
+    moved = int(os.environ["SSCM_TAKEN"])
+    assert moved != taken
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", moved))
