@@ -257,6 +257,28 @@ def test_what_is_counted_under_load_is_what_was_sent(http, pair_factory):
     assert counts(http, "sscm_generation") == {(): 1}
 
 
+def test_ray_is_told_what_a_gateway_counted(indexed, http):
+    for number in range(5):
+        search_id(f"pair_{number:04d}", "s1", "s2", str(http.base_url).rstrip("/"))
+    node = ray.nodes()[0]
+    agent = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    asked = {"route": "/v1/search", "status": "200"}
+    counted = counts(http, "sscm_requests_total")[tuple(sorted(asked.items()))]
+    made = counts(http, "sscm_items_total")[()]
+    wanted, seen = {("ray_sscm_requests_total", counted), ("ray_sscm_items_total", made)}, set()
+    end = time.monotonic() + 60
+    while not wanted <= seen and time.monotonic() < end:
+        time.sleep(1)
+        seen = {
+            (sample.name, sample.value)
+            for family in text_string_to_metric_families(httpx.get(agent, timeout=10).text)
+            for sample in family.samples
+            if sample.name.startswith("ray_sscm_")
+            and ("route" not in sample.labels or asked.items() <= sample.labels.items())
+        }
+    assert wanted <= seen
+
+
 def test_every_shard_is_a_deployment_of_its_own(service):
     deployments = serve.status().applications[APP].deployments
     encoders, shards = {"encoder-s1", "encoder-s2"}, {"shard-0", "shard-1", "shard-2"}
