@@ -8,12 +8,17 @@ ARGS ?=
 demo: .venv/.installed
 	$(BIN)/sscm demo $(ARGS)
 
-# Each group has a Ray of its own: what Serve keeps running does not share it with training.
-TEST_GROUPS := "tests/sscm/training" "tests/sscm tests/cluster --ignore=tests/sscm/training" "tests/e2e tests/serve"
+# Tests that use no Ray run beside those that do, and are shown at the end. Of the others each group has a Ray of its own:
+# what Serve keeps running does not share it with training.
+RAY_GROUPS := "tests/sscm/training" "tests/sscm --ignore=tests/sscm/training" "tests/e2e tests/serve"
 
 test: .venv/.installed-dev
 ifeq ($(strip $(ARGS)),)
-	for group in $(TEST_GROUPS); do $(BIN)/python -m pytest $$group || exit 1; done
+	@log=$$(mktemp); code=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray" > $$log 2>&1 & beside=$$!; \
+	trap 'kill $$beside; rm -f $$log; exit 130' INT TERM; \
+	for group in $(RAY_GROUPS); do $(BIN)/python -m pytest -m ray $$group || { code=1; break; }; done; \
+	wait $$beside || code=1; cat $$log; rm -f $$log; exit $$code
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

@@ -17,6 +17,8 @@ from sscm.index.generation import read_generation
 ROOT = Path(__file__).resolve().parents[2]
 RAY = Path(sys.executable).with_name("ray")
 
+pytestmark = pytest.mark.ray
+
 
 def ports(count):
     """TCP ports of this machine that nothing listens on."""
