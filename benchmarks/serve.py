@@ -58,6 +58,8 @@ from sscm.sensors import sentinel1, sentinel2
 from sscm.workspace import Workspace, open_workspace
 
 ROWS, QUERIES, K, RECALL = 200_000, 20_000, 10, 0.99
+ASKED_RECALL = 0.995
+"""Of the approximate index: what other queries find with it is :data:`RECALL` at least, whichever they are."""
 PEER_EFFORTS = ((200, 16), (400, 24), (800, 32))
 """``ef_search`` and links of the peer's graph, tried in turn until it reaches the recall, each built anew."""
 SECONDS = 8
@@ -317,8 +319,8 @@ def approximated(folder: Path) -> Path:
     shutil.copytree(folder / "index", place, ignore=shutil.ignore_patterns("pins", "serve.log"))
     workspace, before = open_workspace(str(place)), current(place)
     with ray_session(num_cpus=2):
-        segments = approximate_segments(workspace, before.segments, before.modalities, RECALL, ROWS // 2)
-    commit(workspace, successor(before, segments, recall=RECALL, exact_rows=ROWS // 2))
+        segments = approximate_segments(workspace, before.segments, before.modalities, ASKED_RECALL, ROWS // 2)
+    commit(workspace, successor(before, segments, recall=ASKED_RECALL, exact_rows=ROWS // 2))
     return place
 
 
