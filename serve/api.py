@@ -7,6 +7,7 @@ details (RFC 9457).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Self
@@ -81,7 +82,10 @@ _FILTERS = tuple(Filters.model_fields)
 
 
 class ItemFilters(BaseModel):
-    """The same in a query string: lists are separated by commas, ``intersects`` and CQL2 JSON are written as JSON."""
+    """The same in a query string: lists are separated by commas, or JSON where a value has commas of its own.
+
+    ``intersects`` and CQL2 JSON are written as JSON.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -89,7 +93,11 @@ class ItemFilters(BaseModel):
     intersects: str | None = Field(default=None, description="GeoJSON geometry that a footprint meets")
     datetime: str | None = Field(default=None, description="RFC 3339 time, or an interval of two, .. for open")
     ids: str | None = Field(default=None, description="only these items")
-    labels: str | None = Field(default=None, description="items with one of these labels")
+    labels: str | None = Field(
+        default=None,
+        description="items with one of these labels; a JSON list where one has a comma",
+        examples=["Pastures,Mixed forest", '["Transitional woodland, shrub"]'],
+    )
     split: str | None = Field(default=None, description="train, validation or test")
     filter: str | None = Field(default=None, description="CQL2, text or JSON")
     filter_lang: str | None = Field(default=None, alias="filter-lang", description="cql2-text or cql2-json")
@@ -110,10 +118,11 @@ class ItemFilters(BaseModel):
             QueryError: a value cannot be one.
         """
         values: dict[str, Any] = self.asked
-        for name in ("ids", "labels"):
-            if name in values:
-                values[name] = values[name].split(",")
         try:
+            for name in ("ids", "labels"):
+                if name in values:
+                    value = values[name]
+                    values[name] = json.loads(value) if value.startswith("[") else value.split(",")
             if "bbox" in values:
                 values["bbox"] = [float(number) for number in values["bbox"].split(",")]
             if "intersects" in values:
@@ -124,7 +133,9 @@ class ItemFilters(BaseModel):
         except ValidationError as error:
             raise QueryError(explain(error.errors(), "filters")) from error
         except (ValueError, RecursionError) as error:
-            raise QueryError(f"filters: {error}; expected numbers in bbox, JSON in intersects and CQL2 JSON") from error
+            raise QueryError(
+                f"filters: {error}; expected numbers in bbox, JSON in intersects, in CQL2 JSON and in lists with ["
+            ) from error
 
 
 MinScore = Annotated[float, Field(ge=-1, le=1, description="least score, a cosine similarity, of an answer")]
@@ -308,16 +319,24 @@ def parse_filters(text: str | None) -> Filters:
         raise QueryError(f"filters: {shown(text)} is not JSON ({error}); expected an object") from error
 
 
+_TYPE = re.compile(r"(str|int|float|dict\[.*\]|list\[.*\])$")
+"""How pydantic names, in the place of an error, which of several types a value was tried as."""
+
+
 def explain(errors: Sequence[Any], where: str = "request") -> str:
     """What pydantic found wrong, as text: place, complaint, value seen."""
-    told = []
-    for error in errors[:5]:
-        place = ".".join(str(part) for part in error["loc"] if part != "body") or where
-        message = str(error["msg"]).removeprefix("Value error, ")
+    told: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        # What may be of several types is wrong in as many ways: one complaint, without pydantic's names of types.
+        place = ".".join(str(part) for part in error["loc"] if part != "body" and not _TYPE.match(str(part))) or where
         seen = "" if error["type"] in ("missing", "value_error") else f", seen {shown(error.get('input'))}"
-        told.append(f"{place}: {message}{seen}")
-    more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
-    return "; ".join(told) + more
+        messages = told.setdefault((place, seen), [])
+        message = str(error["msg"]).removeprefix("Value error, ")
+        if message not in messages:
+            messages.append(message)
+    shown_first = [f"{place}: {' or '.join(messages)}{seen}" for (place, seen), messages in told.items()]
+    more = f" (and {len(told) - 5} more)" if len(told) > 5 else ""
+    return "; ".join(shown_first[:5]) + more
 
 
 def shown(value: Any, length: int = 80) -> str:

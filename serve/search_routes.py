@@ -102,7 +102,8 @@ def add_search(api: FastAPI, gateway: Gateway) -> None:
         """Search by an image.
 
         Bands are told by name: a GeoTIFF's band descriptions, or one file a band, its name ending in `_B02.tif`. An
-        `.npz` holds one array `[bands, rows, columns]` a band group, named after it.
+        `.npz` holds one array `[bands, rows, columns]` a band group, named after it. `docs/uploads.md` of the project
+        tells all that is read, how other sizes and projections are fitted, and what is refused.
         """
         turn = await gateway.turn()
         targets = tuple(dict.fromkeys(target))

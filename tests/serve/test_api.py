@@ -42,6 +42,7 @@ def test_refusals_name_field_complaint_and_value():
     assert "min_score" in refusal(min_score=float("nan"))
     assert refusal(limit=0) == "limit: Input should be greater than or equal to 1, seen 0"
     assert refusal(bbox="everywhere").startswith("bbox: Input should be a valid list, seen 'everywhere'")
+    assert refusal(target=5) == "target: Input should be a valid string or Input should be a valid list, seen 5"
     assert refusal(colour="red") == "colour: Extra inputs are not permitted, seen 'red'"
 
 
@@ -70,7 +71,7 @@ def test_cql2_is_part_of_a_filter_by_the_names_that_stac_gives_it():
         Filters(filter="split = ").restriction()
     with pytest.raises(QueryError, match="is given and no filter"):
         Filters(**{"filter-lang": "cql2-text"}).restriction()
-    assert "filter.str" in refusal(filter=3)
+    assert "filter: Input should be a valid string or Input" in refusal(filter=3)
 
 
 def test_each_target_is_searched_once_in_the_order_given():
@@ -182,3 +183,12 @@ def test_a_problem_is_rfc_9457():
 def test_values_are_shown_short():
     assert shown("x") == "'x'"
     assert len(shown(list(range(1000)))) == 80
+
+
+def test_lists_in_a_query_string_are_separated_by_commas_or_json():
+    assert ItemFilters(labels="Pastures,Mixed forest").filters().labels == ["Pastures", "Mixed forest"]
+    assert ItemFilters(labels='["Transitional woodland, shrub"]').filters().labels == ["Transitional woodland, shrub"]
+    assert ItemFilters(ids='["a,b", "c"]').filters().ids == ["a,b", "c"]
+    for wrong in ('["a', "[1]"):
+        with pytest.raises(QueryError, match=r"filters|labels"):
+            ItemFilters(labels=wrong).filters()

@@ -8,6 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from serve.editions import Slice
+from serve.messages import ShardQuery
+from serve.shard import IndexShard
 from sscm.config import CompactConfig, IndexConfig, VerifyConfig
 from sscm.errors import ConfigError, IntegrityError
 from sscm.index.append import append_segment
@@ -101,6 +104,21 @@ def test_large_segments_are_approximate_and_what_is_appended_is_as_large_as_it_i
     assert recall(workspace, "s2", queries) > RECALL - 0.02
     faults = verify_index(VerifyConfig(workspace=workspace.uri)).faults
     assert not [fault for fault in faults if f"/{INDEX}/{SEGMENTS}/" in fault]
+
+
+def test_a_shard_of_a_service_answers_by_it_as_the_index_does(built, rows_factory):
+    segments = open_segments(built, read_generation(built))
+    parts = [Slice(segment=segment.name, start=0, stop=segment.rows) for segment in segments]
+    shard = IndexShard(built, read_generation(built).number, parts, {"s1": "radar", "s2": "optical"}, threads=1)
+    reader = IndexReader(segments)
+    _, vectors = many(rows_factory, 9_000, 20)
+    queries = [ShardQuery(vector=vector, target="s2", k=10) for vector in vectors["s1"]]
+    answers = shard.search_batch(queries)
+    expected = reader.search(vectors["s1"], target="s2", k=10)
+    assert [[(hit.pair_id, hit.score) for hit in answer.hits] for answer in answers] == [
+        [(hit.pair_id, hit.score) for hit in hits] for hits in expected
+    ]
+    assert {answer.matched for answer in answers} == {ROWS - 200}  # those that have the modality
 
 
 def test_none_where_all_is_to_be_exact(approximated):
