@@ -32,6 +32,7 @@ from sscm.config import (
     Role,
     SearchConfig,
     ServeConfig,
+    StacConfig,
     SyntheticConfig,
     TrainConfig,
     VerifyConfig,
@@ -45,6 +46,7 @@ SourceConfig = (
     Annotated[SyntheticConfig, tyro.conf.subcommand("synthetic")]
     | Annotated[BigEarthNetConfig, tyro.conf.subcommand("bigearthnet")]
     | Annotated[PairsConfig, tyro.conf.subcommand("pairs")]
+    | Annotated[StacConfig, tyro.conf.subcommand("stac")]
 )
 
 

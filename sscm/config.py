@@ -85,6 +85,29 @@ class PairsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StacConfig:
+    """A STAC catalogue of Sentinel-1 and Sentinel-2 images, paired and cut into patches."""
+
+    catalog: str
+    """Catalogue, collection, item or ItemCollection (JSON), or a folder of items: a path or a URI (s3://, https://)."""
+    pixels: int = 120
+    """Rows and columns of a patch at 10 m, a multiple of 6; 120 is a BigEarthNet patch of 1.2 km."""
+    max_days: float = 3.0
+    """Most days between the two images of a pair: at most places each satellite comes by every few days."""
+    max_nodata: float = 0.0
+    """Share of a patch's pixels that may have no data: Sentinel-2 keeps 0 there, Sentinel-1 gets the band's median."""
+    s1_scale: Literal["db", "linear"] | None = None
+    """What the Sentinel-1 files hold, whatever they say; by default by the unit that items or files tell."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.pixels >= 24 and self.pixels % 6 == 0, f"pixels = {self.pixels}; expected a multiple of 6, from 24"
+        )
+        _require(self.max_days >= 0, f"max_days = {self.max_days}; expected 0 or more")
+        _require(0 <= self.max_nodata < 1, f"max_nodata = {self.max_nodata}; expected a share from 0, below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class IngestConfig:
     """How an archive is written."""
 

@@ -34,18 +34,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sscm.config import BigEarthNetConfig, PairsConfig, SyntheticConfig, TrainConfig
+from sscm.config import BigEarthNetConfig, PairsConfig, StacConfig, SyntheticConfig, TrainConfig
 from sscm.errors import ConfigError
 from sscm.experiment.fields import build, merge, require_known
 
 Adapt = Literal["none", "centre", "statistics"]
 """How encoders are adapted to the archive searched, as of ``sscm index``."""
-SourceConfig = SyntheticConfig | BigEarthNetConfig | PairsConfig
+SourceConfig = SyntheticConfig | BigEarthNetConfig | PairsConfig | StacConfig
 
 SOURCES: dict[str, type[SourceConfig]] = {
     "synthetic": SyntheticConfig,
     "bigearthnet": BigEarthNetConfig,
     "pairs": PairsConfig,
+    "stac": StacConfig,
 }
 """Sources that an experiment can make its archive from."""
 FIXED = ("workspace", "name", "resume", "workers", "max_failures", "seed")

@@ -146,11 +146,12 @@ def grid_of(item: pystac.Item, band: BandAsset, pixels: int) -> TileGrid:
         with open_raster(band.href) as file:
             crs, transform, (height, width) = file.crs.to_string(), file.transform, file.shape
     try:
-        in_metres = rasterio.CRS.from_user_input(crs).is_projected
+        known = rasterio.CRS.from_user_input(crs)
+        crs = known.to_string()  # one spelling, since places are named by it
     except CRSError as error:
         raise PairError(f"item {item.id}", f"reference system {crs!r}", "one that PROJ knows, as EPSG:32633") from error
     square = (abs(transform.a - METRES), abs(transform.e + METRES), abs(transform.b), abs(transform.d))
-    if not in_metres or max(square) > 1e-6 or transform.c % METRES or transform.f % METRES:
+    if not known.is_projected or max(square) > 1e-6 or transform.c % METRES or transform.f % METRES:
         seen = f"pixels of {transform.a:g} × {-transform.e:g} from ({transform.c:g}, {transform.f:g}) in {crs}"
         raise PairError(f"item {item.id}", seen, "the UTM grid of Sentinel-2: 10 m pixels at multiples of 10 m")
     return TileGrid(crs, transform.c, transform.f, height, width, pixels)

@@ -14,7 +14,7 @@ from rasterio.windows import Window as Pixels
 from sscm.archive.schema import Image
 from sscm.archive.sources.stac_bands import BandAsset
 from sscm.archive.sources.stac_grid import METRES, TileGrid, Window
-from sscm.archive.sources.stac_raster import open_raster
+from sscm.archive.sources.stac_raster import open_raster, shown
 from sscm.errors import PairError
 
 Scale = Literal["db", "linear"]
@@ -25,6 +25,8 @@ MARGIN = 3
 """Pixels read around a window that is resampled, so that its edges have neighbours."""
 _EDGE = 21
 """Points along an edge of a window when it is looked for in another reference system, where edges are bent."""
+_TELLING = 1000
+"""Pixels from which on their signs tell power from decibels; fewer may all lie in a town, which is above 0 dB."""
 _DB = {"db", "decibel", "decibels"}
 _LINEAR = {"1", "linear", "power", "linear power", "linear_power", "natural", "m2/m2", "m^2/m^2"}
 
@@ -53,11 +55,11 @@ def read_reflectance(band: BandAsset, grid: TileGrid, window: Window, metres: in
         t = file.transform
         if file.crs != grid.crs or max(abs(t.a - metres), abs(t.e + metres), abs(t.b), abs(t.d)) > 1e-6:
             seen = f"pixels of {t.a:g} × {-t.e:g} in {file.crs}"
-            raise PairError(band.href, seen, f"{metres} m in {grid.crs}, as the item's other bands")
+            raise PairError(shown(band.href), seen, f"{metres} m in {grid.crs}, as the item's other bands")
         row, col = (t.f - top) / metres, (left - t.c) / metres
         if abs(row - round(row)) > 1e-3 or abs(col - round(col)) > 1e-3:
             seen = f"pixels of {metres} m from ({t.c:g}, {t.f:g})"
-            raise PairError(band.href, seen, f"the grid of Sentinel-2: a corner at multiples of {metres} m")
+            raise PairError(shown(band.href), seen, f"the grid of Sentinel-2: a corner at multiples of {metres} m")
         row, col = round(row), round(col)
         first_row, first_col = max(row, 0), max(col, 0)
         last_row, last_col = min(row + height, file.height), min(col + width, file.width)
@@ -66,14 +68,14 @@ def read_reflectance(band: BandAsset, grid: TileGrid, window: Window, metres: in
         stored = _read(file, band, Pixels(first_col, first_row, last_col - first_col, last_row - first_row))
         nodata = 0 if band.nodata is None and file.nodata is None else _nodata(file, band)
     if stored.dtype.itemsize < 2:
-        raise PairError(band.href, f"{stored.dtype} pixels", "reflectance of 16 bits or more, not a picture")
+        raise PairError(shown(band.href), f"{stored.dtype} pixels", "reflectance of 16 bits or more, not a picture")
     valid = np.isfinite(stored) & (stored != nodata)
     scale = band.scale if band.scale is not None else (1.0 if stored.dtype.kind == "f" else 1 / QUANTUM)
     values = np.rint(stored * np.float32(scale * QUANTUM) + np.float32((band.offset or 0.0) * QUANTUM))
     limit = np.iinfo(np.uint16).max
     if valid.any() and (values[valid] > limit).mean() > 0.5:
         seen = f"reflectance above {limit / QUANTUM:g} in most pixels, by scale {scale:g}"
-        raise PairError(band.href, seen, "a scale that makes reflectance, such as 0.0001, in raster:bands")
+        raise PairError(shown(band.href), seen, "a scale that makes reflectance, such as 0.0001, in raster:bands")
     inside = np.where(valid, np.clip(np.nan_to_num(values), 1, limit), 0)
     result[first_row - row : last_row - row, first_col - col : last_col - col] = inside
     return result
@@ -159,7 +161,7 @@ def backscatter(power: Power | None, grid: TileGrid, window: Window) -> npt.NDAr
 
 def _read(file: Any, band: BandAsset, window: Pixels) -> Image:
     if band.index > file.count:
-        raise PairError(band.href, f"{file.count} bands", f"a band {band.index}, as the item says")
+        raise PairError(shown(band.href), f"{file.count} bands", f"a band {band.index}, as the item says")
     pixels: Image = file.read(band.index, window=window)
     return pixels
 
@@ -176,7 +178,7 @@ def _scale(band: BandAsset, file: Any) -> Scale:
     if unit is not None and unit.strip().lower() in _LINEAR:
         return "linear"
     raise PairError(
-        band.href,
+        shown(band.href),
         "no unit of backscatter" if unit is None else f"unit {unit!r}",
         "dB or linear as unit in raster:bands; where the files are right, say which by --s1-scale db or linear",
     )
@@ -185,14 +187,15 @@ def _scale(band: BandAsset, file: Any) -> Scale:
 def _power(values: npt.NDArray[np.float32], scale: Scale, href: str) -> npt.NDArray[np.float32]:
     """Linear power, NaN where there is none. Raises PairError where the numbers cannot be of the scale."""
     valid = values[~np.isnan(values)]
+    telling = valid.size >= _TELLING
     if scale == "db":
-        if valid.size and valid.min() >= 0:
+        if telling and valid.min() >= 0:
             raise PairError(
                 href, f"no value below 0 in a window, from {valid.min():g} on", "dB; these are linear power"
             )
         return np.asarray(10 ** (values / 10), np.float32)
-    if valid.size and (valid < 0).mean() > 0.5:
-        raise PairError(href, f"values below 0, down to {valid.min():g}", "linear power; these are dB")
+    if telling and (valid < 0).mean() > 0.5:
+        raise PairError(shown(href), f"values below 0, down to {valid.min():g}", "linear power; these are dB")
     values[values <= 0] = np.nan  # the logarithm of nothing
     return values
 

@@ -81,8 +81,15 @@ def gdal_path(href: str) -> str:
     if scheme in ("http", "https"):
         return f"/vsicurl/{href}"
     if scheme not in _PREFIXES:
-        raise PairError(href, f"scheme {scheme!r}", f"a path, http(s)://, {', '.join(f'{s}://' for s in _PREFIXES)}")
+        raise PairError(
+            shown(href), f"scheme {scheme!r}", f"a path, http(s)://, {', '.join(f'{s}://' for s in _PREFIXES)}"
+        )
     return _PREFIXES[scheme] + rest
+
+
+def shown(href: str) -> str:
+    """A URI as it may be shown: the query of a signed one is a secret."""
+    return href.partition("?")[0]
 
 
 @contextlib.contextmanager
@@ -100,7 +107,7 @@ def open_raster(href: str) -> Iterator[Any]:
     """
     path = gdal_path(href)
     if local_path(href) is not None and not os.path.isfile(path):
-        raise PairError(href, "no such file", "the file that the item's asset names")
+        raise PairError(shown(href), "no such file", "the file that the item's asset names")
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(rasterio.Env())
@@ -110,9 +117,11 @@ def open_raster(href: str) -> Iterator[Any]:
             file = stack.enter_context(rasterio.open(path, driver=driver))
             if file.crs is None or file.transform.is_identity:
                 kind = "only ground control points: radar geometry" if file.gcps[0] else "no georeference"
-                raise PairError(href, kind, "a reference system and a transform, such as terrain-corrected (RTC) files")
+                raise PairError(
+                    shown(href), kind, "a reference system and a transform, such as terrain-corrected (RTC) files"
+                )
             yield file
     except (RasterioError, CPLE_BaseError, OSError) as error:
-        cause = re.sub(r"\?\S*", "?…", str(error.__cause__ or error))  # a signed URL is a secret
+        cause = re.sub(r"\?\S*", "?…", str(error.__cause__ or error))
         remedy = "a whole GeoTIFF or JPEG 2000 file, and rights to it (AWS_* variables for s3://)"
-        raise PairError(href.partition("?")[0], f"it cannot be read ({cause})", remedy) from error
+        raise PairError(shown(href), f"it cannot be read ({cause})", remedy) from error
