@@ -21,7 +21,8 @@ from typing import Any, get_args
 
 from sscm.config import Role
 from sscm.errors import ConfigError
-from sscm.workspace import Workspace, open_workspace, storage_errors
+from sscm.storage_errors import storage_errors
+from sscm.workspace import Workspace, open_workspace
 
 FORMAT = 1
 PREFIX = "sscm_"

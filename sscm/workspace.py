@@ -1,14 +1,14 @@
 """Workspaces: one URI under which everything durable lies, and the file operations that keep it whole.
 
-A workspace may be a folder, ``file://``, ``s3://`` or whatever else fsspec opens. Every file is written so that a
-reader sees the old bytes, the new bytes or none, never a part: a local file is written beside its name, flushed to disk
-and renamed; an object store commits an object as a whole. Transient failures are retried a bounded number of times.
+A workspace may be a folder, ``file://``, ``s3://`` or whatever else fsspec opens (:mod:`sscm.storage`). Every file is
+written so that a reader sees the old bytes, the new bytes or none, never a part: a local file is written beside its
+name, flushed to disk and renamed; an object store commits an object as a whole. What fails for a moment is tried again
+(:mod:`sscm.retries`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -17,25 +17,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-import fsspec
 import pyarrow.parquet as pq
 import xxhash
 
-from sscm.errors import IntegrityError, WorkspaceError
+from sscm import storage
+from sscm.errors import IntegrityError
+from sscm.remote_parquet import open_parquet
+from sscm.retries import TruncatedError, retrying
+from sscm.storage_errors import storage_errors
 
 ARCHIVE = "archive"
 RUNS = "runs"
 MODELS = "models"
 INDEX = "index"
 
-RETRIES = 4
-"""Attempts in all at one storage operation before it fails."""
-
-_TRANSIENT = (ConnectionError, TimeoutError, InterruptedError)
-T = TypeVar("T")
+SLOWEST_UPLOAD = 250_000
+"""Bytes a second below which an upload counts as stalled: a quarter of a slow home connection."""
+UPLOAD_SECONDS = 30.0
+"""What an upload may take beside its bytes: a request that is not answered (20 s), and one that is."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,24 @@ class Workspace:
 
     Args:
         uri: absolute URI, e.g. ``file:///data/w`` or ``s3://bucket/w``; :func:`open_workspace` makes one from a path.
-        storage_options: arguments of the fsspec file system (endpoint, region, ``anon``, …).
+        storage_options: arguments of the fsspec file system (endpoint, region, ``anon``, …). They may be secrets: they
+            are pickled to workers, never shown and never written to a file.
     """
 
     uri: str
     storage_options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"Workspace(uri={self.uri!r}, storage_options={storage.masked(self.storage_options)!r})"
+
     @property
     def fs(self) -> Any:
         """The fsspec file system (fsspec caches instances)."""
-        return fsspec.filesystem(urlsplit(self.uri).scheme, **self.storage_options)
+        return storage.filesystem(self._scheme, self.storage_options)
+
+    @property
+    def _scheme(self) -> str:
+        return urlsplit(self.uri).scheme
 
     @property
     def is_local(self) -> bool:
@@ -91,7 +101,12 @@ class Workspace:
     def exists(self, *parts: str) -> bool:
         """Whether a file or folder is there."""
         with storage_errors("look at", self.uri_of(*parts)):
-            return bool(retrying(lambda: self.fs.exists(self.path_of(*parts))))
+            try:
+                # Not fs.exists: many file systems take any failure for an absent file.
+                retrying(lambda: self.fs.info(self.path_of(*parts)))
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
 
     def size(self, *parts: str) -> int:
         """Size of a file in bytes."""
@@ -106,7 +121,8 @@ class Workspace:
                 found = retrying(lambda: self.fs.ls(self.path_of(*parts), detail=False))
             except FileNotFoundError:
                 return []
-        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+        here = self.path_of(*parts)
+        return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found if not storage.is_marker(path, here))
 
     def read_bytes(self, *parts: str) -> bytes:
         """The whole content of a file.
@@ -115,7 +131,8 @@ class Workspace:
             WorkspaceError: the file is not there or cannot be read.
         """
         with storage_errors("read", self.uri_of(*parts)):
-            return bytes(retrying(lambda: self.fs.cat_file(self.path_of(*parts))))
+            options = storage.read_options(self._scheme)
+            return bytes(retrying(lambda: self.fs.cat_file(self.path_of(*parts), **options)))
 
     def read_json(self, *parts: str) -> Any:
         """The content of a JSON file.
@@ -145,7 +162,8 @@ class Workspace:
                 with _replacing(target) as temporary:
                     temporary.write_bytes(data)
             else:
-                retrying(lambda: self.fs.pipe_file(self.path_of(*parts), data))
+                deadline = self._deadline(len(data))
+                retrying(lambda: self.fs.pipe_file(self.path_of(*parts), data, **deadline))
         return Stored(len(data), hashlib.sha256(data).hexdigest())
 
     def write_json(self, value: Any, *parts: str) -> Stored:
@@ -174,13 +192,13 @@ class Workspace:
                     local = Path(folder) / parts[-1]
                     produce(local)
                     stored = _stored(local)
-                    retrying(lambda: self.fs.put_file(str(local), self.path_of(*parts)))
+                    retrying(lambda: self._upload(local, stored.bytes, self.path_of(*parts)))
         return stored
 
     def delete(self, *parts: str) -> None:
         """Delete a file or a folder with all that is in it; nothing happens where there is none."""
         with storage_errors("delete", self.uri_of(*parts)), contextlib.suppress(FileNotFoundError):
-            self.fs.rm(self.path_of(*parts), recursive=True)
+            retrying(lambda: self.fs.rm(self.path_of(*parts), recursive=True))
 
     def local_copy(self, folder: Path, *parts: str) -> Path:
         """A local path with the content of a file: the file itself where it is local, else a download into folder."""
@@ -202,9 +220,9 @@ class Workspace:
             try:
                 if self.is_local:
                     return pq.ParquetFile(self.path_of(*parts), memory_map=True)
-                return pq.ParquetFile(self.fs.open(self.path_of(*parts), "rb"), pre_buffer=True)
+                return open_parquet(self.fs, self.path_of(*parts), self.uri_of(*parts))
             except (ValueError, OSError) as error:
-                if isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno):
+                if isinstance(error, OSError) and error.errno:
                     raise
                 raise IntegrityError(
                     f"{self.uri_of(*parts)} is not a whole Parquet file ({error}); write it again from its source"
@@ -220,83 +238,40 @@ class Workspace:
         self.write_bytes(b"sscm", name)
         self.delete(name)
 
+    def _upload(self, local: Path, size: int, path: str) -> None:
+        """Send a local file, and see that all of it is kept."""
+        self.fs.put_file(str(local), path, **storage.upload_options(self._scheme), **self._deadline(size))
+        kept = int(self.fs.info(path)["size"])
+        if kept != size:
+            raise TruncatedError(f"{kept} bytes are kept of {size} sent")
+
+    def _deadline(self, size: int) -> dict[str, float]:
+        """Seconds that an upload may take: a client waits for ever for a store that stops taking bytes."""
+        return {"timeout": UPLOAD_SECONDS + size / SLOWEST_UPLOAD} if self.fs.async_impl else {}
+
 
 def open_workspace(uri: str, storage_options: Mapping[str, Any] | None = None) -> Workspace:
     """Make a workspace of a URI or a local path.
 
     Args:
         uri: ``s3://bucket/prefix``, ``file:///path`` or a path, relative ones from the working directory.
-        storage_options: arguments of the fsspec file system.
+        storage_options: arguments of the fsspec file system, over those of the environment (:mod:`sscm.storage`).
 
     Raises:
+        ConfigError: the environment's storage options cannot be used.
         WorkspaceError: the URI's scheme is unknown.
     """
     scheme = urlsplit(uri).scheme if "://" in uri else ""
     if scheme in ("", "file"):
         path = uri.removeprefix("file://")
         return Workspace("file://" + os.path.abspath(os.path.expanduser(path)), dict(storage_options or {}))
-    if scheme not in fsspec.available_protocols():
-        raise WorkspaceError(
-            f"{uri}: scheme {scheme!r} is unknown; expected a path, file://, s3:// or another fsspec protocol"
-        )
-    return Workspace(uri.rstrip("/"), dict(storage_options or {}))
+    return Workspace(uri.rstrip("/"), storage.options_for(uri.rstrip("/"), storage_options))
 
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a local file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def retrying(action: Callable[[], T], attempts: int = RETRIES, first_wait: float = 0.1) -> T:
-    """Do something that may fail for a moment, with a limit.
-
-    Args:
-        action: what to do; called at most ``attempts`` times.
-        attempts: how often in all.
-        first_wait: seconds before the second attempt; doubled each time.
-
-    Raises:
-        Exception: the last attempt's, or any that is not a passing connection fault, at once.
-    """
-    for attempt in range(attempts):
-        try:
-            return action()
-        except _TRANSIENT:
-            if attempt == attempts - 1:
-                raise
-            time.sleep(first_wait * 2**attempt)
-    raise ValueError(f"attempts = {attempts}; expected at least 1")
-
-
-@contextlib.contextmanager
-def storage_errors(verb: str, where: str) -> Iterator[None]:
-    """Turn what a file system raises into a :class:`WorkspaceError` that names the remedy."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise WorkspaceError(f"cannot {verb} {where}: there is no such file or bucket") from error
-    except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
-        raise WorkspaceError(
-            f"cannot {verb} {where}: {error.strerror or error}; check the rights to it, or choose another workspace"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WorkspaceError(
-                f"cannot {verb} {where}: the disk is full; free some space, then run the same command again: "
-                "it goes on where it stopped"
-            ) from error
-        if error.errno == errno.EROFS:
-            raise WorkspaceError(
-                f"cannot {verb} {where}: the file system is read-only; choose another workspace"
-            ) from error
-        raise WorkspaceError(f"cannot {verb} {where}: {error}") from error
-    except Exception as error:
-        if type(error).__module__.startswith(("botocore", "aiohttp", "s3fs")):
-            raise WorkspaceError(
-                f"cannot {verb} {where}: {error}; check endpoint, region and credentials (AWS_* variables)"
-            ) from error
-        raise
 
 
 @contextlib.contextmanager

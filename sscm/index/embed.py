@@ -27,7 +27,8 @@ from sscm.index.segment import Vectors, join_embeddings, rows_schema, split_embe
 from sscm.model.bundle import Bundle
 from sscm.progress import Advance
 from sscm.sensors import Modality
-from sscm.workspace import ARCHIVE, Workspace, storage_errors
+from sscm.storage_errors import storage_errors
+from sscm.workspace import ARCHIVE, Workspace
 
 MAX_ATTEMPTS = 3
 """Times that a shard is begun: Ray restarts dead actors for ever, and a shard that exhausts the memory kills each."""

@@ -38,7 +38,8 @@ from sscm.index.segment import ROW_GROUP, ROWS, SEGMENTS, rows_schema
 from sscm.index.stac_embedding import embedding_collection
 from sscm.index.tombstones import RowNumbers, read_tombstones
 from sscm.progress import Advance, progress
-from sscm.workspace import INDEX, MODELS, Workspace, file_sha256, open_workspace, storage_errors
+from sscm.storage_errors import storage_errors
+from sscm.workspace import INDEX, MODELS, Workspace, file_sha256, open_workspace
 
 MODEL = "config.json"
 """What describes a model bundle; named here, since :mod:`sscm.model.bundle` loads torch."""

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sscm.errors import WorkspaceError
-from sscm.workspace import Workspace, open_workspace, retrying, storage_errors
+from sscm.retries import retrying
+from sscm.storage_errors import storage_errors
+from sscm.workspace import Workspace, open_workspace
 
 FILE = ".parquet"
 """How the name of a target ends that is one file."""
@@ -55,7 +57,7 @@ class Target:
             parent = parent or "/."  # the root of the file system, which has no name
         if not name or not parent:
             raise WorkspaceError(f"{target}: expected a file or folder inside of it, e.g. {target.rstrip('/')}/export")
-        return cls(folder=Workspace(f"{scheme}://{parent}"), name=name)
+        return cls(folder=Workspace(f"{scheme}://{parent}", opened.storage_options), name=name)
 
     @property
     def is_file(self) -> bool:

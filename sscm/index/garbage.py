@@ -17,7 +17,9 @@ from sscm.index.generation import GENERATIONS, MANIFEST, Generation, current_num
 from sscm.index.pins import LEASE_S, PINS, Pin, leases
 from sscm.index.segment import SEGMENTS
 from sscm.progress import progress
-from sscm.workspace import INDEX, Workspace, open_workspace, retrying, storage_errors
+from sscm.retries import retrying
+from sscm.storage_errors import storage_errors
+from sscm.workspace import INDEX, Workspace, open_workspace
 
 # What writes these loads Ray, which freeing space does without.
 ADAPTATIONS = "adaptations"

@@ -23,8 +23,10 @@ from sscm.errors import ConflictError, GenerationError, IntegrityError
 from sscm.index.manifest import AdaptationInfo, Generation, SegmentInfo
 from sscm.index.segment import Segment, open_segment
 from sscm.index.tombstones import bury, read_tombstones
+from sscm.retries import retrying
+from sscm.storage_errors import storage_errors
 from sscm.version import code_version
-from sscm.workspace import INDEX, Workspace, retrying, storage_errors
+from sscm.workspace import INDEX, Workspace
 
 __all__ = [
     "AdaptationInfo",

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from sscm.errors import IntegrityError, WorkspaceError
 from sscm.index.manifest import SegmentInfo
 from sscm.index.segment import ROWS, SEGMENTS
-from sscm.workspace import INDEX, Workspace, storage_errors
+from sscm.storage_errors import storage_errors
+from sscm.workspace import INDEX, Workspace
 
 BATCH_ROWS = 65_536
 """Ids read at a time."""

@@ -5,7 +5,8 @@ import pickle
 import pytest
 
 from sscm.errors import IntegrityError, WorkspaceError
-from sscm.workspace import Workspace, file_sha256, open_workspace, retrying, storage_errors
+from sscm.storage_errors import storage_errors
+from sscm.workspace import Workspace, file_sha256, open_workspace
 
 
 def test_paths_and_uris_name_the_same_folder(tmp_path, monkeypatch):
@@ -75,39 +76,13 @@ def test_missing_and_broken_files_are_told_apart(workspace):
         workspace.parquet("absent.parquet")
 
 
-def test_retrying_gives_up_after_its_attempts_and_not_on_other_faults():
-    calls = []
-
-    def refuse():
-        calls.append(1)
-        raise ConnectionResetError("again")
-
-    with pytest.raises(ConnectionResetError):
-        retrying(refuse, attempts=3, first_wait=0.001)
-    assert len(calls) == 3
-    calls.clear()
-
-    def wrong():
-        calls.append(1)
-        raise FileNotFoundError("never")
-
-    with pytest.raises(FileNotFoundError):
-        retrying(wrong, attempts=3, first_wait=0.001)
-    assert len(calls) == 1
-
-
-def test_retrying_returns_what_a_later_attempt_gives():
-    answers = iter([ConnectionResetError(), "well"])
-
-    def flaky():
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert retrying(flaky, first_wait=0.001) == "well"
-
-
 def test_workspaces_travel_between_processes():
     there = pickle.loads(pickle.dumps(Workspace("s3://b/w", {"anon": True})))
     assert there.storage_options == {"anon": True}
+
+
+def test_options_are_not_shown():
+    options = {"key": "AKIA", "secret": "hush", "client_kwargs": {"aws_session_token": "hush", "region_name": "x"}}
+    shown = repr(Workspace("s3://b/w", {**options, "endpoint_url": "http://me:hush@host:9000/p?t=hush", "anon": False}))
+    assert "hush" not in shown and "AKIA" not in shown
+    assert "'region_name': 'x'" in shown and "http://host:9000/p" in shown and "'anon': False" in shown

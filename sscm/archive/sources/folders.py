@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import fsspec
-
-from sscm.workspace import retrying, storage_errors
+from sscm.errors import WorkspaceError
+from sscm.retries import retrying
+from sscm.storage import is_marker
+from sscm.storage_errors import storage_errors
+from sscm.workspace import open_workspace
 
 
 class Entry(NamedTuple):
@@ -52,9 +54,13 @@ def entries(folder: str) -> list[Entry]:
         with os.scandir(local) as found:
             return sorted(Entry(entry.name, entry.is_dir()) for entry in found)
     with storage_errors("list", folder):
-        fs, path = fsspec.core.url_to_fs(folder)
-        listed = retrying(lambda: fs.ls(path, detail=True))
-    return sorted(Entry(item["name"].rstrip("/").rsplit("/", 1)[-1], item["type"] == "directory") for item in listed)
+        opened = open_workspace(folder)
+        listed = retrying(lambda: opened.fs.ls(opened.path_of(), detail=True))
+    return sorted(
+        Entry(item["name"].rstrip("/").rsplit("/", 1)[-1], item["type"] == "directory")
+        for item in listed
+        if not is_marker(item["name"], opened.path_of())
+    )
 
 
 def read_bytes(path: str) -> bytes:
@@ -67,11 +73,9 @@ def read_bytes(path: str) -> bytes:
     local = local_path(path)
     if local is not None:
         return Path(local).read_bytes()
-    missing: FileNotFoundError | None = None
-    with storage_errors("read", path):
-        fs, inner = fsspec.core.url_to_fs(path)
-        try:
-            return bytes(retrying(lambda: fs.cat_file(inner)))
-        except FileNotFoundError as error:
-            missing = error
-    raise missing
+    try:
+        return open_workspace(path).read_bytes()
+    except WorkspaceError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
+        raise
