@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,23 @@ import pystac
 import rasterio
 import shapely
 from rasterio.transform import Affine
-from rasterio.warp import transform_bounds, transform_geom
+from rasterio.warp import transform, transform_bounds, transform_geom
+
+from sscm.archive.schema import Pair
+from sscm.archive.sources.stac import StacSource
+from sscm.archive.validate import validate_pair
+from sscm.config import StacConfig
+from sscm.errors import PairError
 
 CRS = "EPSG:32633"
 LEFT, TOP = 399_960, 5_300_040
 """Corner of tile 33TVN: on the 60 m grid of Sentinel-2, not on that of patches."""
 SIDE = 480
 """Pixels of 10 m."""
+PATCH = 120
+"""Pixels of 10 m of the patches that most tests cut."""
+SKIPPED = 84
+"""Pixels before the first multiple of 1,200 m, both ways."""
 METRES = {"B01": 60, "B02": 10, "B03": 10, "B04": 10, "B05": 20, "B06": 20, "B07": 20, "B08": 10}
 METRES |= {"B8A": 20, "B09": 60, "B11": 20, "B12": 20}
 TAKEN = datetime(2022, 6, 1, 10, 0, tzinfo=UTC)
@@ -131,3 +142,43 @@ def write_catalog(folder: Path, *items: pystac.Item) -> str:
         item.make_asset_hrefs_relative()
     catalog.save(pystac.CatalogType.SELF_CONTAINED)
     return str(folder / "catalog.json")
+
+
+def source_of(folder: Path, *items: pystac.Item, **options: Any) -> StacSource:
+    """The source of a catalogue of items, written to a folder."""
+    return StacSource(StacConfig(catalog=write_catalog(folder, *items), **options))
+
+
+def read_all(source: StacSource) -> tuple[dict[str, Pair], dict[str, PairError]]:
+    """All pairs by id, as a worker reads them, and the errors of references that cannot be read, by key."""
+    pairs: dict[str, Pair] = {}
+    errors: dict[str, PairError] = {}
+    refs = source.plan()
+    source = pickle.loads(pickle.dumps(source))
+    for ref in refs:
+        try:
+            for pair in source.read(ref):
+                validate_pair(pair, source.modalities, pair.pair_id)
+                assert pair.split == ref.split
+                assert pair.pair_id not in pairs
+                pairs[pair.pair_id] = pair
+        except PairError as error:
+            assert error.pair_id == ref.key
+            errors[ref.key] = error
+    return pairs, errors
+
+
+def slow_backscatter(path: Path, left: float, top: float, rows: int, cols: int) -> np.ndarray[Any, Any]:
+    """Decibels by the definition of bilinear interpolation in power, a pixel centre at a time."""
+    with rasterio.open(path) as file:
+        power, t, crs = file.read(1).astype(float), file.transform, file.crs
+    xs = left + 10 * (np.arange(cols) + 0.5)
+    ys = top - 10 * (np.arange(rows) + 0.5)
+    grid_x, grid_y = np.meshgrid(xs, ys)
+    there_x, there_y = transform(CRS, crs, grid_x.ravel(), grid_y.ravel())
+    px, py = (np.array(there_x) - t.c) / t.a - 0.5, (np.array(there_y) - t.f) / t.e - 0.5
+    c, r = np.floor(px).astype(int), np.floor(py).astype(int)
+    fc, fr = px - c, py - r
+    upper = power[r, c] * (1 - fc) + power[r, c + 1] * fc
+    lower = power[r + 1, c] * (1 - fc) + power[r + 1, c + 1] * fc
+    return np.asarray(10 * np.log10(upper * (1 - fr) + lower * fr)).reshape(rows, cols)

@@ -1,8 +1,7 @@
-"""The STAC source: pixels against slow, direct reading; pairing; splits; no data; and everything that can be wrong."""
+"""The STAC source: patches as direct reading gives them, pairing, splits, and items that cannot be used."""
 
 from __future__ import annotations
 
-import pickle
 from datetime import timedelta
 
 import numpy as np
@@ -10,74 +9,24 @@ import pystac
 import pytest
 import rasterio
 import shapely
-from rasterio.transform import Affine
 from rasterio.warp import transform
 
-from sscm.archive.sources.stac import StacSource
-from sscm.archive.validate import validate_pair
 from sscm.config import StacConfig
-from sscm.errors import ArchiveError, ConfigError, PairError
+from sscm.errors import ArchiveError, ConfigError
 from tests.plugins.stac import (
     CRS,
-    DECIBEL,
     LEFT,
     METRES,
-    RASTER_10000,
+    PATCH,
+    SKIPPED,
     TAKEN,
     TOP,
     add_s1,
     add_s2,
-    write_catalog,
-    write_cog,
+    read_all,
+    slow_backscatter,
+    source_of,
 )
-
-PATCH = 120
-SKIPPED = 84
-"""Pixels before the first multiple of 1,200 m, both ways."""
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    """Folder, Sentinel-2 item and Sentinel-1 item of an image that no test changes."""
-    folder = tmp_path_factory.mktemp("scene")
-    return folder, add_s2(folder), add_s1(folder)
-
-
-def source_of(folder, *items, **options):
-    return StacSource(StacConfig(catalog=write_catalog(folder, *items), **options))
-
-
-def read_all(source):
-    pairs, errors = {}, {}
-    refs = source.plan()
-    source = pickle.loads(pickle.dumps(source))
-    for ref in refs:
-        try:
-            for pair in source.read(ref):
-                validate_pair(pair, source.modalities, pair.pair_id)
-                assert pair.split == ref.split
-                assert pair.pair_id not in pairs
-                pairs[pair.pair_id] = pair
-        except PairError as error:
-            assert error.pair_id == ref.key
-            errors[ref.key] = error
-    return pairs, errors
-
-
-def slow_backscatter(path, left, top, rows, cols):
-    """Decibels by the definition of bilinear interpolation in power, a pixel centre at a time."""
-    with rasterio.open(path) as file:
-        power, t, crs = file.read(1).astype(float), file.transform, file.crs
-    xs = left + 10 * (np.arange(cols) + 0.5)
-    ys = top - 10 * (np.arange(rows) + 0.5)
-    grid_x, grid_y = np.meshgrid(xs, ys)
-    there_x, there_y = transform(CRS, crs, grid_x.ravel(), grid_y.ravel())
-    px, py = (np.array(there_x) - t.c) / t.a - 0.5, (np.array(there_y) - t.f) / t.e - 0.5
-    c, r = np.floor(px).astype(int), np.floor(py).astype(int)
-    fc, fr = px - c, py - r
-    upper = power[r, c] * (1 - fc) + power[r, c + 1] * fc
-    lower = power[r + 1, c] * (1 - fc) + power[r + 1, c + 1] * fc
-    return (10 * np.log10(upper * (1 - fr) + lower * fr)).reshape(rows, cols)
 
 
 def test_patches_are_what_direct_reading_gives(scene, tmp_path):
@@ -116,59 +65,6 @@ def test_patches_are_what_direct_reading_gives(scene, tmp_path):
     assert outline.centroid.distance(shapely.Point(lon, lat)) < 1e-5
     west, south, east, north = outline.bounds
     assert 1000 < (east - west) * 111_000 * np.cos(np.radians(lat)) < 1400 and 1000 < (north - south) * 111_000 < 1400
-
-
-@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:32632"])
-def test_decibels_are_resampled_in_power(scene, tmp_path, crs):
-    """A radar file in dB gives what the same file in power gives, in its own zone and in the next."""
-    _, s2, _ = scene
-    linear = add_s1(tmp_path, "S1A_linear", crs=crs)
-    decibel = add_s1(tmp_path, "S1A_decibel", crs=crs, decibel=True, raster=DECIBEL)
-    by_power, _ = read_all(source_of(tmp_path / "p", s2, linear))
-    by_decibel, _ = read_all(source_of(tmp_path / "d", s2, decibel))
-    assert len(by_power) == 9
-    for key, pair in by_power.items():
-        np.testing.assert_allclose(by_decibel[key].images["s1"], pair.images["s1"], atol=1e-3)
-    if crs == CRS:
-        return
-    first = by_power["S2A_33TVN_20220601_0_L2A_0_0"].images["s1"][0]
-    slow = slow_backscatter(tmp_path / "S1A_linear" / "vv.tif", LEFT + SKIPPED * 10, TOP - SKIPPED * 10, PATCH, PATCH)
-    np.testing.assert_allclose(first, slow, atol=0.05)
-
-
-@pytest.mark.parametrize(
-    ("raster", "properties"),
-    [
-        (RASTER_10000 | {"offset": -0.1}, {}),
-        (None, {"s2:processing_baseline": "04.00"}),
-    ],
-)
-def test_offset_of_newer_baselines_is_taken_off(scene, tmp_path, raster, properties):
-    _, s2, s1 = scene
-    plain, _ = read_all(source_of(tmp_path, s2, s1))
-    newer = add_s2(tmp_path, shift=1000, raster=raster, **properties)
-    shifted, errors = read_all(source_of(tmp_path / "newer", newer, s1))
-    assert not errors
-    for key, pair in plain.items():
-        for name in ("s2_10m", "s2_20m", "s2_60m"):
-            np.testing.assert_array_equal(shifted[key].images[name], pair.images[name])
-
-
-def test_dark_pixels_are_not_taken_for_no_data(scene, tmp_path):
-    """What the offset brings to 0 or below is data; what was 0 before is none."""
-    s2 = add_s2(tmp_path, raster=RASTER_10000 | {"offset": -0.1}, shift=1000)
-    path = tmp_path / s2.id / "B02.tif"
-    with rasterio.open(path) as file:
-        pixels = file.read(1)
-    pixels[SKIPPED : SKIPPED + 10, SKIPPED : SKIPPED + 10] = 990
-    pixels[SKIPPED, SKIPPED + PATCH] = 0
-    write_cog(path, pixels, CRS, Affine(10, 0, LEFT, 0, -10, TOP), 0)
-    pairs, _ = read_all(source_of(tmp_path, s2, scene[2]))
-    assert (pairs[f"{s2.id}_0_0"].images["s2_10m"][0, :10, :10] == 1).all()
-    assert f"{s2.id}_0_1" not in pairs
-    assert len(pairs) == 8
-    some, _ = read_all(source_of(tmp_path / "some", s2, scene[2], max_nodata=0.01))
-    assert some[f"{s2.id}_0_1"].images["s2_10m"][0, 0, 0] == 0
 
 
 def test_patches_outside_the_swath_are_left_out(scene, tmp_path):
@@ -252,70 +148,6 @@ def test_missing_band_names_item_and_assets(scene, tmp_path):
     assert len(pairs) == 9
     assert "item S2B_broken: no GeoTIFF or JPEG 2000 asset of B8A; its assets are B01, B02" in str(errors["S2B_broken"])
     assert "item S1A_deaf: no GeoTIFF or JPEG 2000 asset of VH; its assets are vv" in str(errors["S1A_deaf"])
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda folder: (folder / "S2A/B05.tif").unlink(), "B05.tif: no such file"),
-        (lambda folder: cut(folder / "S2A/B05.tif"), "B05.tif: it cannot be read"),
-        (lambda folder: (folder / "S1A/vv.tif").write_bytes(b"not an image"), "vv.tif: it cannot be read"),
-        (lambda folder: rewrite(folder / "S2A/B05.tif", crs="EPSG:32632"), "expected 20 m in EPSG:32633"),
-        (lambda folder: rewrite(folder / "S2A/B05.tif", transform=Affine(10, 0, LEFT, 0, -10, TOP)), "expected 20 m"),
-        (lambda folder: rewrite(folder / "S2A/B05.tif", transform=Affine(20, 0, LEFT + 7, 0, -20, TOP)), "multiples"),
-        (lambda folder: rewrite(folder / "S2A/B05.tif", dtype="uint8"), "uint8 pixels"),
-        (lambda folder: rewrite(folder / "S1A/vh.tif", crs=None), "no georeference"),
-    ],
-)
-def test_broken_files(tmp_path, change, message):
-    source = source_of(tmp_path, add_s2(tmp_path, "S2A"), add_s1(tmp_path, "S1A"))
-    change(tmp_path)
-    pairs, errors = read_all(source)
-    assert not pairs
-    assert [message in str(error) for error in errors.values()] == [True], errors
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def rewrite(path, **changes):
-    with rasterio.open(path) as file:
-        pixels, profile = file.read(), file.profile
-    profile |= {"driver": "GTiff", "nodata": None} | changes
-    with rasterio.open(path, "w", **profile) as file:
-        file.write(pixels.clip(0, 250).astype(profile["dtype"]))
-
-
-@pytest.mark.parametrize(
-    ("options", "settings", "message"),
-    [
-        ({"raster": None}, {}, "no unit of backscatter; expected dB or linear .* --s1-scale"),
-        ({"raster": {"unit": "furlong"}}, {}, "unit 'furlong'"),
-        ({}, {"s1_scale": "db"}, "no value below 0 .* these are linear power"),
-        ({"decibel": True, "raster": DECIBEL}, {"s1_scale": "linear"}, "these are dB"),
-    ],
-)
-def test_units_that_cannot_be(scene, tmp_path, options, settings, message):
-    source = source_of(tmp_path, scene[1], add_s1(tmp_path, **options), **settings)
-    pairs, errors = read_all(source)
-    assert not pairs
-    (error,) = errors.values()
-    with pytest.raises(PairError, match=message):
-        raise error
-
-
-def test_scale_by_setting(scene, tmp_path):
-    s1 = add_s1(tmp_path, raster={"nodata": -32768})
-    pairs, errors = read_all(source_of(tmp_path, scene[1], s1, s1_scale="linear"))
-    assert len(pairs) == 9 and not errors
-
-
-def test_reflectance_of_an_impossible_scale(scene, tmp_path):
-    s2 = add_s2(tmp_path, raster={"scale": 1, "offset": 0})
-    pairs, errors = read_all(source_of(tmp_path, s2, scene[2]))
-    assert not pairs
-    assert "reflectance above 6.5535 in most pixels, by scale 1" in str(*errors.values())
 
 
 def test_items_of_one_sensor_only(scene, tmp_path):
