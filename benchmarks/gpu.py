@@ -36,7 +36,7 @@ from sscm.config import ModelConfig, ObjectiveConfig, TrainConfig
 from sscm.index.exact import ExactScan
 from sscm.index.ranking import rank
 from sscm.model.bundle import make_encoders
-from sscm.model.encoders import prepared_images
+from sscm.model.encoders import as_tensor, prepared_images
 from sscm.model.objective import joint_loss
 from sscm.sensors import sentinel1, sentinel2
 
@@ -223,7 +223,7 @@ def train(report: Rows, backbone: str, profile: bool) -> None:
     objective = ObjectiveConfig(isp_warmup=0.0)
     rng = np.random.default_rng(0)
     batch = {
-        group.name: rng.uniform(0, 3_000, (PAIRS, len(group.bands), group.height, group.width)).astype(group.dtype)
+        group.name: as_tensor(rng.uniform(0, 3_000, (PAIRS, *group.shape)).astype(group.dtype))
         for encoder in plain.values()
         for group in encoder.modality.groups  # type: ignore[union-attr]
     }

@@ -25,6 +25,7 @@ from sscm.config import (
     EvaluateConfig,
     ExperimentConfig,
     ExportConfig,
+    ExportModelConfig,
     IndexConfig,
     IngestConfig,
     ListConfig,
@@ -144,7 +145,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog, description, commands, args = "sscm index", "Keep an index.", index_commands, args[1:]
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs)
     try:
-        if args[:2] == ["serve", "reload"]:
+        if args[:2] == ["train", "export"]:
+            tyro.cli(_export_model, prog="sscm train export", args=args[2:], config=config)
+        elif args[:2] == ["serve", "reload"]:
             tyro.cli(_reload, prog="sscm serve reload", args=args[2:], config=config)
         else:
             tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=description, args=args, config=config)
@@ -170,12 +173,24 @@ def _ingest(command: Ingest) -> None:
 
 
 def _train(config: TrainConfig) -> None:
-    """Train encoders on the archive."""
+    """Train encoders on the archive.
+
+    sscm train export makes a model of a run's checkpoint, of a training that was stopped or still goes on.
+    """
     from sscm.training.launch import train
 
     bundle = train(config)
     seconds = float(bundle.record["seconds"])
     print(f"model {bundle.name}, {len(bundle.record['epochs'])} epochs in {seconds:.0f} s; next: sscm index")
+
+
+def _export_model(config: ExportModelConfig) -> None:
+    """Make a model of a run's checkpoint, of a training that was stopped or still goes on."""
+    from sscm.training.export import export_model
+
+    bundle = export_model(config)
+    epochs, steps = len(bundle.record["epochs"]), bundle.record["steps_of_next_epoch"]
+    print(f"model {bundle.name}, {epochs} epochs and {steps} steps; next: sscm index --model {bundle.name}")
 
 
 def _index(config: IndexConfig) -> None:

@@ -121,10 +121,13 @@ class IngestConfig:
     """Share of unusable pairs at which ingest gives up: 1 % is a few broken downloads, more is a wrong setting."""
     shuffle_seed: int = 0
     """Order in which pairs are mixed over shards, so that every shard is a sample of the whole."""
+    add: bool = False
+    """Add the pairs that the archive of the workspace does not hold yet, known by their ids; the rest of it stays."""
     replace: bool = False
     """Put the new archive in the place of another one in the same workspace."""
 
     def __post_init__(self) -> None:
+        _require(not (self.add and self.replace), "add and replace exclude one another: expected one of them")
         _require(
             self.pairs_per_shard is None or self.pairs_per_shard >= 1,
             f"pairs_per_shard = {self.pairs_per_shard}; expected at least 1",
@@ -225,6 +228,11 @@ class TrainConfig:
     """CPU threads, and logical CPUs claimed, of one worker."""
     gpu: bool = False
     """One GPU a worker, and NCCL; without it CPU and gloo."""
+    min_workers: int | None = None
+    """Go on with as few workers as these where nodes are lost, and with more, up to --workers, where some come back.
+    The global batch stays. By default all must be there."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint also within an epoch, so often; a killed worker costs at most so much time."""
     max_failures: int = 3
     """Worker-group failures (a worker killed, a node lost) before the run ends."""
     seed: int = 0
@@ -240,9 +248,10 @@ class TrainConfig:
             f"batch_size = {self.batch_size} for {self.workers} workers; expected at least two pairs a worker",
         )
         _require(
-            self.batch_size % self.workers == 0,
-            f"batch_size = {self.batch_size} does not divide among {self.workers} workers; expected a multiple",
+            self.min_workers is None or 1 <= self.min_workers <= self.workers,
+            f"min_workers = {self.min_workers}; expected 1 to {self.workers}, the workers",
         )
+        _require(self.checkpoint_minutes > 0, f"checkpoint_minutes = {self.checkpoint_minutes}; expected more than 0")
         _require(
             self.micro_batch is None or self.micro_batch >= 2,
             f"micro_batch = {self.micro_batch}; expected at least 2: one pair has no statistics",
@@ -252,6 +261,20 @@ class TrainConfig:
         _require(self.augment or self.crop == 1, f"crop = {self.crop} without augmentation; leave out one of the two")
         _require(0 <= self.warmup < 1, f"warmup = {self.warmup}; expected a share from 0, below 1")
         _require(not (self.resume and self.name is None), "resume wants the name of the run: --resume --name NAME")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportModelConfig:
+    """Which checkpoint becomes a model."""
+
+    run: str
+    """Name of the run."""
+    workspace: str = WORKSPACE
+    """Where the run is, and where the model goes."""
+    checkpoint: str | None = None
+    """Name of the checkpoint, as in runs/<run>; the newest if not given."""
+    name: str | None = None
+    """Name of the model; by default run and checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,13 @@ def quiet_ray_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
+def most_resources() -> dict[str, float]:
+    """Resources that the cluster has, or may grow to where it scales itself."""
+    have = {name: float(amount) for name, amount in ray.cluster_resources().items()}
+    most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return {name: max(have.get(name, 0.0), float(most.get(name, 0.0))) for name in {*have, *most}}
+
+
 def core_share() -> float:
     """Logical CPUs that a process claims which keeps one core busy.
 

@@ -1,13 +1,9 @@
-"""The training stream: seeded, equal on all workers, read by Ray Data from the shards that the manifest names.
+"""The training stream: windows of an epoch, read ahead by Ray Data from the shards that the manifest names.
 
-The order of an epoch is a function of the seed and the epoch alone. Row groups are shuffled over the whole split,
-dealt to the workers, and gathered in windows within which pairs are shuffled once more; ingest has mixed the pairs over
-shards before. Since every worker knows the plan, all take the same number of steps by construction, and a run that
-starts again at an epoch sees what it would have seen.
-
-Ray Data reads ahead in short executions, a bounded number of bytes each, while the one before is used up; they run on
-over the ends of epochs, so that an epoch costs no start-up. One long execution would keep its scheduler busy for as
-long as training is slower than reading: measured on two cores, its thread took 70 % of one of them.
+What is read in which order is :mod:`sscm.archive.order`'s. Ray Data reads ahead in short executions, a bounded number
+of bytes each, while the one before is used up; they run on over the ends of epochs, so that an epoch costs no start-up.
+One long execution would keep its scheduler busy for as long as training is slower than reading: measured on two cores,
+its thread took 70 % of one of them.
 """
 
 from __future__ import annotations
@@ -16,6 +12,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,96 +24,59 @@ import pyarrow as pa
 import ray
 
 from sscm import runtime
-from sscm.archive.manifest import Manifest, Shard
+from sscm.archive.manifest import Manifest
+from sscm.archive.order import Deal, Piece, StreamPlan, Window
 from sscm.archive.schema import decode_group
-from sscm.errors import ConfigError, IntegrityError
+from sscm.errors import IntegrityError
 from sscm.sensors import Modality
 from sscm.workspace import ARCHIVE, Workspace
 
-WINDOW = 8
-"""Row groups gathered and shuffled together: 512 pairs, about 140 MB of Sentinel pairs."""
 READ_AHEAD_BYTES = 256_000_000
 """About what one execution reads; two of them are held at most."""
 
 Batch = dict[str, npt.NDArray[Any]]
 
 
-@dataclass(frozen=True, order=True)
-class Piece:
-    """One Parquet row group of a shard.
-
-    Args:
-        file: shard, relative to ``archive/``.
-        row_group: its number in the file.
-        rows: pairs in it.
-        complete: pairs that have every modality; only they are trained on.
-    """
-
-    file: str
-    row_group: int
-    rows: int
-    complete: int
-
-
-def pieces_of(shards: Sequence[Shard]) -> tuple[Piece, ...]:
-    """All row groups of some shards, in order."""
-    return tuple(
-        Piece(shard.file, number, rows, complete)
-        for shard in shards
-        for number, (rows, complete) in enumerate(zip(shard.row_groups, shard.complete, strict=True))
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class StreamPlan:
-    """Who reads what, in which order; the same on every worker.
+class Reader:
+    """Where one worker is in a training's stream.
 
     Args:
-        shards: shards of the split.
-        seed: of the order.
-        workers: how many share the stream.
-        local_batch: pairs of a batch of one worker.
+        worker: which worker this is, from 0.
+        epochs: epochs to read.
+        deals: how the first of them has been dealt so far; the last deal says how many workers there are now.
+        steps: steps of the first epoch that were done since its last deal.
     """
 
-    shards: tuple[Shard, ...]
-    seed: int
-    workers: int
-    local_batch: int
-
-    def __post_init__(self) -> None:
-        if self.steps_per_epoch < 1:
-            rows = sum(piece.complete for piece in pieces_of(self.shards))
-            raise ConfigError(
-                f"{rows} pairs with all modalities do not fill one batch of {self.local_batch} pairs "
-                f"on each of {self.workers} workers; "
-                "choose a smaller batch size or fewer workers"
-            )
-
-    def order(self, epoch: int, worker: int) -> tuple[Piece, ...]:
-        """Row groups of one worker in one epoch, shuffled over the whole split, then dealt like cards."""
-        pieces = pieces_of(self.shards)
-        shuffled = np.random.default_rng([self.seed, epoch]).permutation(len(pieces))
-        return tuple(pieces[i] for i in shuffled[worker :: self.workers])
+    worker: int
+    epochs: range
+    deals: tuple[Deal, ...]
+    steps: int = 0
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Steps that every worker can take in any epoch.
+    def workers(self) -> int:
+        """Workers that share the stream."""
+        return self.deals[-1].workers
 
-        Dealing whole row groups gives workers unlike numbers of pairs; the fewest that any worker can get in any epoch
-        count, and what is left over is seen in other epochs.
-        """
-        sizes = sorted(piece.complete for piece in pieces_of(self.shards))
-        return sum(sizes[: len(sizes) // self.workers]) // self.local_batch
+    def deals_of(self, epoch: int) -> tuple[Deal, ...]:
+        """How an epoch is dealt."""
+        return self.deals if epoch == self.epochs.start else (Deal(0, self.workers),)
 
-    def windows(self, epoch: int, worker: int) -> Iterator[tuple[Piece, ...]]:
-        """The order of one worker in one epoch, :data:`WINDOW` row groups at a time."""
-        pieces = iter(self.order(epoch, worker))
-        while window := tuple(itertools.islice(pieces, WINDOW)):
-            yield window
+    def windows(self, plan: StreamPlan) -> Iterator[tuple[int, Window]]:
+        """Epoch and window, in the order in which they are read."""
+        for epoch in self.epochs:
+            done = self.steps if epoch == self.epochs.start else 0
+            for window in plan.windows(epoch, self.deals_of(epoch), self.worker, done):
+                yield epoch, window
+
+    def steps_of(self, plan: StreamPlan, epoch: int) -> int:
+        """Steps that are left of an epoch."""
+        done = self.deals[-1].step + self.steps if epoch == self.epochs.start else 0
+        return plan.steps_per_epoch - done
 
 
 def read_pieces(workspace: Workspace, pieces: Sequence[Piece], columns: Sequence[str]) -> pa.Table:
-    """Read row groups, only the columns asked for.
+    """Read row groups, only the columns asked for, sorted by file and row group.
 
     Raises:
         WorkspaceError: a shard cannot be read.
@@ -141,11 +101,7 @@ def stream_columns(modalities: Sequence[Modality]) -> list[str]:
 
 
 def stream_batches(
-    workspace: Workspace,
-    manifest: Manifest,
-    plan: StreamPlan,
-    worker: int,
-    epochs: range,
+    workspace: Workspace, manifest: Manifest, plan: StreamPlan, reader: Reader
 ) -> Iterator[Iterator[Batch]]:
     """Batches of one worker, epoch by epoch, read ahead by Ray Data.
 
@@ -153,53 +109,65 @@ def stream_batches(
         workspace: where the archive is.
         manifest: what it holds.
         plan: the order.
-        worker: which worker this is, from 0.
-        epochs: which epochs; one iterator of batches is yielded for each, to be used up before the next is asked for.
+        reader: which worker, which epochs, and where in the first of them.
 
     Yields:
-        For each epoch an iterator over exactly ``plan.steps_per_epoch`` batches: ``pair_id`` → array of str
-        [local_batch], band-group name → pixels [local_batch, bands, height, width], native dtype.
+        For each epoch an iterator over its batches, to be used up before the next is asked for: ``pair_id`` → array of
+        str [n], band-group name → pixels [n, bands, height, width], native dtype; n is the plan's ``local_batch``.
+
+    Raises:
+        WorkspaceError: a shard cannot be read.
+        IntegrityError: a shard is not what the manifest says.
     """
-    with contextlib.closing(_read_ahead(workspace, manifest, plan, worker, epochs)) as tables:
-        for epoch in epochs:
-            yield _epoch_batches(tables, manifest, plan, worker, epoch)
+    with contextlib.closing(_read_ahead(workspace, manifest, plan, reader)) as tables:
+        for epoch in reader.epochs:
+            yield _epoch_batches(tables, manifest, plan, reader, epoch)
 
 
 def _read_ahead(
-    workspace: Workspace, manifest: Manifest, plan: StreamPlan, worker: int, epochs: range
-) -> Generator[pa.Table, None, None]:
-    """Tables of some epochs' windows, in order; Ray Data reads some while others are used."""
+    workspace: Workspace, manifest: Manifest, plan: StreamPlan, reader: Reader
+) -> Generator[tuple[Window, pa.Table], None, None]:
+    """Windows and their tables, in order; Ray Data reads some while others are used."""
     runtime.quiet_ray_data()
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     read = _window_reader(workspace, stream_columns(manifest.modalities))
-    windows = (window for epoch in epochs for window in plan.windows(epoch, worker))
+    windows = (window for _, window in reader.windows(plan))
     pair_bytes = sum(group.nbytes for modality in manifest.modalities for group in modality.groups)
-    most = max(1, READ_AHEAD_BYTES // (pair_bytes * max(sum(p.rows for p in w) for w in plan.windows(0, worker))))
     # The first executions are small, so that the first batch is there soon.
-    sizes = itertools.chain((2**n for n in range(most.bit_length() - 1)), itertools.repeat(most))
+    sizes = itertools.chain((READ_AHEAD_BYTES >> shift for shift in (3, 2, 1)), itertools.repeat(READ_AHEAD_BYTES))
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
 
-        def start() -> Future[list[ray.ObjectRef]] | None:
-            chosen = list(itertools.islice(windows, next(sizes)))
-            return pool.submit(_execute, chosen, read) if chosen else None
+        def start() -> Future[list[tuple[Window, ray.ObjectRef]]] | None:
+            chosen: list[Window] = []
+            room = next(sizes)
+            while room > 0 and (window := next(windows, None)) is not None:
+                chosen.append(window)
+                room -= pair_bytes * sum(piece.rows for piece in _pieces(plan, window))
+            return pool.submit(_execute, plan, chosen, read) if chosen else None
 
         pending = start()
         while pending is not None:
-            tables = pending.result()
+            tables = deque(pending.result())
             pending = start()
             while tables:
-                yield ray.get(tables.pop(0))
+                window, reference = tables.popleft()
+                yield window, ray.get(reference)
 
 
 def _execute(
-    windows: Sequence[tuple[Piece, ...]], read: Callable[[Mapping[str, Any]], pa.Table]
-) -> list[ray.ObjectRef]:
-    """Read windows by one Ray Data execution; references to their tables, in order."""
-    items = [{"pieces": json.dumps([dataclasses.astuple(piece) for piece in window])} for window in windows]
+    plan: StreamPlan, windows: Sequence[Window], read: Callable[[Mapping[str, Any]], pa.Table]
+) -> list[tuple[Window, ray.ObjectRef]]:
+    """Read windows by one Ray Data execution: each with a reference to its table, in order."""
+    items = [{"pieces": json.dumps([dataclasses.astuple(p) for p in _pieces(plan, window)])} for window in windows]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         read, batch_size=1, batch_format="numpy", num_cpus=1
     )
-    return list(dataset.materialize().to_arrow_refs())
+    return list(zip(windows, dataset.materialize().to_arrow_refs(), strict=True))
+
+
+def _pieces(plan: StreamPlan, window: Window) -> list[Piece]:
+    """Row groups that a window is read from, each once, in the order of :func:`read_pieces`."""
+    return sorted({plan.pieces[portion.piece] for portion in window.portions})
 
 
 def _window_reader(workspace: Workspace, columns: Sequence[str]) -> Callable[[Mapping[str, Any]], pa.Table]:
@@ -211,49 +179,82 @@ def _window_reader(workspace: Workspace, columns: Sequence[str]) -> Callable[[Ma
 
 
 def _epoch_batches(
-    tables: Iterator[pa.Table], manifest: Manifest, plan: StreamPlan, worker: int, epoch: int
+    tables: Iterator[tuple[Window, pa.Table]], manifest: Manifest, plan: StreamPlan, reader: Reader, epoch: int
 ) -> Iterator[Batch]:
-    """Shuffle and cut the windows of one epoch; takes all its tables, so that the next epoch starts clean."""
-    rng = np.random.default_rng([plan.seed, epoch, worker])
-    groups = [group for modality in manifest.modalities for group in modality.groups]
-    left = sum(piece.rows for piece in plan.order(epoch, worker))
-    held: list[tuple[Batch, npt.NDArray[np.int64]]] = []
-    count = steps = 0
-    while left > 0:
-        table = next(tables)
-        left -= len(table)
-        columns: Batch = {group.name: decode_group(table[group.name], group) for group in groups}
-        columns["pair_id"] = table["pair_id"].to_numpy(zero_copy_only=False)
-        held.append((columns, _complete_rows(table, rng)))
-        count += len(held[-1][1])
-        while count >= plan.local_batch and steps < plan.steps_per_epoch:
-            yield _take(held, plan.local_batch)
-            count -= plan.local_batch
-            steps += 1
-    if steps < plan.steps_per_epoch:
-        raise IntegrityError(
-            f"epoch {epoch}: {steps} batches where the plan has {plan.steps_per_epoch}; the shards hold fewer complete "
-            "pairs than the manifest says: ingest them again"
-        )
+    """Cut the windows of one epoch into batches; windows are used up by the last of them."""
+    size = plan.local_batch(reader.worker, reader.workers)
+    held: deque[_Mixed] = deque()
+    for _ in range(reader.steps_of(plan, epoch)):
+        while sum(len(mixed) for mixed in held) < size:
+            window, table = next(tables)
+            held.append(_Mixed(plan, epoch, window, table, manifest))
+        yield _take(held, size)
 
 
-def _complete_rows(table: pa.Table, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Rows that have every column, shuffled."""
+class _Mixed:
+    """A window's pairs in the order in which they are used, as views of its table; ``taken`` of them are used up."""
+
+    def __init__(self, plan: StreamPlan, epoch: int, window: Window, table: pa.Table, manifest: Manifest) -> None:
+        pieces = _pieces(plan, window)
+        if len(table) != sum(piece.rows for piece in pieces):
+            raise IntegrityError(
+                f"{len(table)} rows in {pieces}; the manifest says otherwise: ingest the archive again"
+            )
+        starts = dict(zip(pieces, itertools.accumulate((piece.rows for piece in pieces), initial=0), strict=False))
+        valid = _complete(table)
+        rows = np.empty(len(window.slots), np.int64)
+        for place, portion in enumerate(window.portions):
+            piece = plan.pieces[portion.piece]
+            complete = starts[piece] + np.flatnonzero(valid[starts[piece] : starts[piece] + piece.rows])
+            if len(complete) != piece.complete:
+                raise IntegrityError(
+                    f"{piece.file}, row group {piece.row_group}: {len(complete)} complete pairs; the manifest says "
+                    f"{piece.complete}: ingest the archive again"
+                )
+            rows[window.slots == place] = complete[plan.rows(epoch, portion)]
+        self.rows = rows
+        self.taken = 0
+        self.ids = table["pair_id"].to_numpy()
+        groups = [group for modality in manifest.modalities for group in modality.groups]
+        # Chunk by chunk: to put them together would be one copy more.
+        self.images = {group.name: [decode_group(c, group) for c in table[group.name].chunks] for group in groups}
+
+    def __len__(self) -> int:
+        return len(self.rows) - self.taken
+
+    def take(self, into: Batch, first: int, count: int) -> None:
+        """Move the next so many pairs into rows of a batch, from one on: which row a pair has there means nothing."""
+        rows = np.sort(self.rows[self.taken : self.taken + count])
+        self.taken += count
+        into["pair_id"][first : first + count] = self.ids[rows]
+        for name, chunks in self.images.items():
+            ends = np.cumsum([len(chunk) for chunk in chunks])
+            edges = [0, *np.searchsorted(rows, ends).tolist()]
+            for chunk, end, (start, stop) in zip(chunks, ends.tolist(), itertools.pairwise(edges), strict=True):
+                # Indices are right: to have NumPy check them would cost a copy.
+                out = into[name][first + start : first + stop]
+                np.take(chunk, rows[start:stop] - (end - len(chunk)), axis=0, out=out, mode="clip")
+
+
+def _complete(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Which rows have every column: bool [rows]."""
     valid = np.ones(len(table), bool)
     for column in table.columns:
         if column.null_count:
             valid &= column.is_valid().to_numpy(zero_copy_only=False)
-    return rng.permutation(np.flatnonzero(valid))
+    return valid
 
 
-def _take(held: list[tuple[Batch, npt.NDArray[np.int64]]], rows: int) -> Batch:
-    """Take rows from the front of what is held; the one copy on the way from the file to the device."""
-    parts: list[tuple[Batch, npt.NDArray[np.int64]]] = []
-    while rows:
-        columns, order = held.pop(0)
-        parts.append((columns, order[:rows]))
-        if len(order) > rows:
-            held.insert(0, (columns, order[rows:]))
-        rows -= min(rows, len(order))
-    names = parts[0][0]
-    return {name: np.concatenate([columns[name][order] for columns, order in parts]) for name in names}
+def _take(held: deque[_Mixed], rows: int) -> Batch:
+    """Take pairs from the front of what is held; the one copy on the way from the table to the device."""
+    images = {name: chunks[0] for name, chunks in held[0].images.items()}
+    batch: Batch = {name: np.empty((rows, *image.shape[1:]), image.dtype) for name, image in images.items()}
+    batch["pair_id"] = np.empty(rows, object)
+    filled = 0
+    while filled < rows:
+        count = min(rows - filled, len(held[0]))
+        held[0].take(batch, filled, count)
+        filled += count
+        if not len(held[0]):
+            held.popleft()
+    return batch

@@ -12,12 +12,13 @@ import pyarrow as pa
 import torch
 
 from sscm.archive.manifest import Manifest, Shard
+from sscm.archive.order import pieces_of
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import pieces_of, read_pieces, stream_columns
+from sscm.archive.stream import read_pieces, stream_columns
 from sscm.config import ModelConfig
 from sscm.errors import ConfigError
 from sscm.model.bundle import make_encoders
-from sscm.model.encoders import Encoder, prepared_images
+from sscm.model.encoders import Encoder, as_tensor, prepared_images
 from sscm.progress import progress
 from sscm.sensors import Modality
 from sscm.workspace import Workspace
@@ -129,7 +130,8 @@ def prepare(workspace: Workspace, manifest: Manifest, model: ModelConfig, pairs:
                 encoder = encoders[m.name]
                 if not isinstance(encoder, Encoder):
                     raise TypeError(f"{m.name}: expected an Encoder")
-                pixels = prepared_images(encoder, images_of(table, m))
+                groups = {name: as_tensor(values) for name, values in images_of(table, m).items()}
+                pixels = prepared_images(encoder, groups)
                 images[m.name][len(ids) : len(ids) + len(rows)] = pixels.numpy()
             ids += table["pair_id"].to_pylist()
             advance(len(rows))

@@ -22,8 +22,9 @@ import ray
 import torch
 
 from sscm.archive.manifest import Shard, read_manifest
+from sscm.archive.order import Piece, pieces_of
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import Piece, pieces_of, read_pieces
+from sscm.archive.stream import read_pieces
 from sscm.config import IndexConfig
 from sscm.errors import GenerationError, SscmError
 from sscm.index.embed import AGAIN, MAX_ATTEMPTS, embedding_session, require_gpu

@@ -113,20 +113,21 @@ class Encoder(nn.Module):
         return embeddings if self.training else F.normalize(embeddings - self.centre, dim=1)
 
 
-def prepared_images(encoder: Encoder, groups: Mapping[str, npt.NDArray[Any]]) -> Tensor:
+def prepared_images(encoder: Encoder, groups: Mapping[str, Tensor]) -> Tensor:
     """Images of one modality as they are trained on; those with a pixel that is not finite are NaN all over.
 
     Looked for in the native pixels, since normalising clips infinity to something finite.
 
     Args:
         encoder: of that modality.
-        groups: band-group name → pixels [N, bands, height, width], native dtype; other names are not looked at.
+        groups: band-group name → pixels [N, bands, height, width], native dtype, on any device; other names are not
+            looked at.
 
     Returns:
         float32 [N, all bands, size, size], of :meth:`Encoder.prepare`.
     """
     device = encoder.mean.device
-    chosen = {name: as_tensor(groups[name]).to(device, non_blocking=True) for name in encoder.modality.group_names}
+    chosen = {name: groups[name].to(device, non_blocking=True) for name in encoder.modality.group_names}
     pixels = encoder.prepare(chosen)
     finite = [torch.isfinite(values).flatten(1).all(1) for values in chosen.values() if values.is_floating_point()]
     if finite:

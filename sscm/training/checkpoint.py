@@ -1,9 +1,15 @@
-"""What a run leaves behind after each epoch, and how it goes on from there."""
+"""What a run leaves behind, at the end of each epoch and now and then within one, and how it goes on from there.
+
+A checkpoint is a folder that is a workspace of its own: ``models/<run>`` is a whole model bundle of the weights so far,
+beside ``state.pt``, which holds what only a training needs: the optimiser, and where in the epoch the run is.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +17,12 @@ import ray.train
 import torch
 from torch import nn
 
+from sscm.archive.order import Deal
 from sscm.errors import TrainingError
+from sscm.model.bundle import Bundle, load_bundle, make_bundle, save_bundle
 from sscm.training.job import WorkerJob
 from sscm.training.step import TrainingStep
-from sscm.workspace import RUNS
+from sscm.workspace import RUNS, open_workspace
 
 METRICS = "metrics.json"
 STATE = "state.pt"
@@ -22,48 +30,104 @@ LOSSES = ("loss", "mim", "mde", "isp")
 """What an epoch's metrics call the four losses."""
 
 
-def report(
-    job: WorkerJob, rank: int, encoders: nn.ModuleDict, train_step: TrainingStep, history: list[dict[str, Any]]
-) -> None:
-    """Checkpoint and metrics of an epoch, by the first worker; all workers must call it."""
-    flat = {"epoch": history[-1]["epoch"], **{name: history[-1][name] for name in LOSSES}}
+@dataclass(kw_only=True)
+class Epoch:
+    """An epoch that has begun: how far it is, and what it has come to so far; whole numbers and sums over all workers.
+
+    Args:
+        deals: how it has been dealt to workers.
+        steps: steps done.
+        losses: sums over these steps, in the order of :data:`LOSSES`.
+        skipped: pairs left out.
+        seconds: time it took.
+        waited: seconds of it in which the first worker waited for data.
+    """
+
+    deals: tuple[Deal, ...] = ()
+    steps: int = 0
+    losses: tuple[float, ...] = (0.0,) * len(LOSSES)
+    skipped: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Place:
+    """Where a run is.
+
+    Args:
+        history: metrics of the epochs that are done.
+        epoch: the one after them.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    epoch: Epoch = field(default_factory=Epoch)
+
+
+def report(job: WorkerJob, rank: int, encoders: nn.ModuleDict, train_step: TrainingStep, place: Place) -> None:
+    """Checkpoint and metrics, by the first worker; all workers must call it. It is uploaded while training goes on."""
+    metrics: dict[str, Any] = {"epoch": len(place.history), "step": place.epoch.steps}
+    if place.history:
+        metrics |= {name: place.history[-1][name] for name in LOSSES}
+    mode = ray.train.CheckpointUploadMode.ASYNC
     if rank != 0:
-        ray.train.report(flat)
+        ray.train.report(metrics, checkpoint_upload_mode=mode)
         return
     folder = tempfile.mkdtemp(prefix="sscm-checkpoint-")
-    state = {
-        "trained": _trained_on(job),
-        "encoders": encoders.state_dict(),
-        "step": train_step.state_dict(),
-        "history": history,
-    }
+    save_bundle(open_workspace(folder), trained_bundle(job, encoders, place))
+    state = {"trained": _trained_on(job), "step": train_step.state_dict(), "place": dataclasses.asdict(place)}
     torch.save(state, Path(folder) / STATE)
     ray.train.report(
-        flat, checkpoint=ray.train.Checkpoint.from_directory(folder), delete_local_checkpoint_after_upload=True
+        metrics,
+        checkpoint=ray.train.Checkpoint.from_directory(folder),
+        checkpoint_upload_mode=mode,
+        delete_local_checkpoint_after_upload=True,
     )
-    job.workspace.write_json(history, RUNS, job.name, METRICS)
-    if job.board is not None:
-        job.board.add_epoch.remote(history[-1])
+    if not place.epoch.steps:
+        job.workspace.write_json(place.history, RUNS, job.name, METRICS)
+        if job.board is not None:
+            job.board.add_epoch.remote(place.history[-1])
 
 
-def restore(
-    job: WorkerJob, encoders: nn.ModuleDict, train_step: TrainingStep, device: torch.device
-) -> list[dict[str, Any]]:
-    """Load the run's last checkpoint, if there is one; the history of the epochs that it holds.
+def restore(job: WorkerJob, encoders: nn.ModuleDict, train_step: TrainingStep, device: torch.device) -> Place:
+    """Load the run's last checkpoint, if there is one; where the run is.
 
     Raises:
         TrainingError: it is of other bands or of another architecture; both are named.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return []
+        return Place()
     with checkpoint.as_directory() as folder:
         state = torch.load(Path(folder) / STATE, map_location=device, weights_only=True)
-    require_same(state["trained"], _trained_on(job), f"the checkpoint of run {job.name}")
-    encoders.load_state_dict(state["encoders"])
+        require_same(state["trained"], _trained_on(job), f"the checkpoint of run {job.name}")
+        encoders.load_state_dict(load_bundle(open_workspace(folder), job.name).encoders.state_dict())
     train_step.load_state_dict(state["step"])
-    history: list[dict[str, Any]] = state["history"]
-    return history
+    epoch = state["place"]["epoch"]
+    deals = tuple(Deal(**deal) for deal in epoch["deals"])
+    return Place(history=state["place"]["history"], epoch=Epoch(**(epoch | {"deals": deals})))
+
+
+def trained_bundle(job: WorkerJob, encoders: nn.ModuleDict, place: Place) -> Bundle:
+    """The encoders as a model bundle of the run's name, with the record of how they came to be."""
+    config = job.config
+    return make_bundle(
+        job.name,
+        config=dataclasses.replace(config.model, weights=None),
+        modalities=job.manifest.modalities,
+        statistics=job.manifest.statistics,
+        encoders=encoders,
+        split="train",
+        simulated=job.manifest.simulated,
+        record={
+            "config": _plain(dataclasses.asdict(config)),
+            "archive": dict(job.manifest.source),
+            "train_pairs": job.manifest.rows_by_split["train"],
+            "epochs": list(place.history),
+            "steps_of_next_epoch": place.epoch.steps,
+            "seconds": sum(float(m["seconds"]) for m in place.history) + place.epoch.seconds,
+        },
+    )
 
 
 def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
@@ -91,3 +155,10 @@ def _trained_on(job: WorkerJob) -> dict[str, Any]:
         "dimension": model.dimension,
         "image_size": model.image_size,
     }
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, so that settings go into JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

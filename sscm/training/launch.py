@@ -11,10 +11,11 @@ import pyarrow.fs
 import ray
 import ray.train
 import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sscm import runtime
 from sscm.archive.manifest import Manifest, read_manifest
-from sscm.archive.stream import StreamPlan
+from sscm.archive.order import StreamPlan
 from sscm.config import TrainConfig
 from sscm.errors import ConfigError, TrainingError
 from sscm.model.about import CONFIG
@@ -24,11 +25,13 @@ from sscm.polling import polling
 from sscm.progress import progress
 from sscm.training.job import WorkerJob
 from sscm.training.loop import NON_FINITE, train_worker
-from sscm.training.progress import BoardFollower, TrainingBoard, print_epoch
+from sscm.training.progress import BoardFollower, TrainingBoard, print_epoch, print_start
 from sscm.workspace import MODELS, RUNS, Workspace, open_workspace
 
 SETTINGS = "settings.json"
-_MAY_CHANGE = {"workspace", "resume", "workers", "cpus_per_worker", "gpu", "max_failures"}
+_MAY_CHANGE = {
+    *("workspace", "resume", "workers", "min_workers", "cpus_per_worker", "gpu", "max_failures", "checkpoint_minutes")
+}
 """Settings that a resumed run may have otherwise: where and how it runs, not what it computes."""
 
 
@@ -48,27 +51,29 @@ def train(config: TrainConfig) -> Bundle:
             the cause.
     """
     workspace = open_workspace(config.workspace)
-    manifest = read_manifest(workspace)
+    manifest = _as_begun(workspace, read_manifest(workspace), config)
     name = config.name or datetime.now(UTC).strftime("run-%Y%m%d-%H%M%S")
     config = dataclasses.replace(config, name=name, workspace=workspace.uri)
     plan = StreamPlan(  # raises where the batch does not fit the split
         shards=manifest.of_split("train"),
         seed=config.seed,
-        workers=config.workers,
-        local_batch=config.batch_size // config.workers,
+        batch_size=config.batch_size,
     )
     # Raises where timm does not know it, or cannot make it with that norm.
     make_backbone(config.model.backbone, 1, config.model.image_size or 64, config.model.norm)
-    _claim_name(workspace, config)
+    _claim_name(workspace, config, manifest)
     if workspace.exists(MODELS, name, CONFIG):
         return load_bundle(workspace, name)
     with runtime.ray_session():
         require_resources(config)
-        board: Any = TrainingBoard.remote()  # type: ignore[attr-defined]
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board: Any = TrainingBoard.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         job = WorkerJob(workspace=workspace, manifest=manifest, config=config, board=board)
         total = config.epochs * plan.steps_per_epoch * config.batch_size
         with progress(f"train {name}", total) as advance:
-            follower = BoardFollower(board, advance, lambda metrics: print_epoch(metrics, config.epochs))
+            follower = BoardFollower(
+                board, config.batch_size, advance, lambda metrics: print_epoch(metrics, config.epochs), print_start
+            )
             with polling(follower, 0.5):
                 _fit(job, manifest)
     return load_bundle(workspace, name)
@@ -82,17 +87,18 @@ def require_resources(config: TrainConfig) -> None:
     Raises:
         ConfigError: too few logical CPUs or GPUs; both counts are named.
     """
-    have = ray.cluster_resources()
-    cpus = config.workers * (config.cpus_per_worker + 1)
+    have = runtime.most_resources()
+    workers = config.min_workers or config.workers
+    cpus = workers * (config.cpus_per_worker + 1)
     if have.get("CPU", 0) < cpus:
         raise ConfigError(
-            f"the cluster has {have.get('CPU', 0):g} logical CPUs; {config.workers} workers of "
+            f"the cluster has {have.get('CPU', 0):g} logical CPUs; {workers} workers of "
             f"{config.cpus_per_worker} and one CPU each for their stream make {cpus}: "
             "lower --workers or --cpus-per-worker, or add nodes"
         )
-    if config.gpu and have.get("GPU", 0) < config.workers:
+    if config.gpu and have.get("GPU", 0) < workers:
         raise ConfigError(
-            f"the cluster has {have.get('GPU', 0):g} GPUs; {config.workers} workers want one each: lower --workers, "
+            f"the cluster has {have.get('GPU', 0):g} GPUs; {workers} workers want one each: lower --workers, "
             "add GPU nodes, or leave out --gpu"
         )
 
@@ -104,7 +110,7 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
         train_loop_config={"job": job},
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.gpu else "gloo", timeout_s=300),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers,
+            num_workers=(config.min_workers, config.workers) if config.min_workers else config.workers,
             use_gpu=config.gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})},
         ),
@@ -143,8 +149,27 @@ def _storage(workspace: Workspace) -> dict[str, Any]:
     return {"storage_path": workspace.path_of(RUNS), "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
 
 
-def _claim_name(workspace: Workspace, config: TrainConfig) -> None:
-    """Write down the settings of a new run; compare those of a resumed one.
+def _as_begun(workspace: Workspace, manifest: Manifest, config: TrainConfig) -> Manifest:
+    """The archive with the training shards that a resumed run began with: what was added since is another run's.
+
+    Raises:
+        ConfigError: some of them are gone.
+    """
+    if not config.resume or config.name is None or not workspace.exists(RUNS, config.name, SETTINGS):
+        return manifest
+    begun = workspace.read_json(RUNS, config.name, SETTINGS).get("shards")
+    kept = [shard for shard in manifest.shards if shard.split != "train" or begun is None or shard.file in begun]
+    missing = sorted(set(begun or ()) - {shard.file for shard in kept})
+    if missing:
+        raise ConfigError(
+            f"run {config.name!r} cannot be resumed: {len(missing)} shards that it was trained on are no longer in the "
+            f"archive ({missing[0]}); choose another --name"
+        )
+    return dataclasses.replace(manifest, shards=tuple(kept))
+
+
+def _claim_name(workspace: Workspace, config: TrainConfig, manifest: Manifest) -> None:
+    """Write down settings and training shards of a new run; compare the settings of a resumed one.
 
     Raises:
         ConfigError: the name is in use, or settings differ.
@@ -152,7 +177,8 @@ def _claim_name(workspace: Workspace, config: TrainConfig) -> None:
     name = str(config.name)
     settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     if not workspace.exists(RUNS, name, SETTINGS):
-        workspace.write_json(settings, RUNS, name, SETTINGS)
+        shards = [shard.file for shard in manifest.of_split("train")]
+        workspace.write_json({**settings, "shards": shards}, RUNS, name, SETTINGS)
         return
     if not config.resume:
         raise ConfigError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,17 +16,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sscm.archive.stream import StreamPlan, stream_batches
+from sscm.archive.order import Deal, StreamPlan
+from sscm.archive.stream import Reader, stream_batches
 from sscm.errors import NonFiniteLossError
-from sscm.model.bundle import make_bundle, make_encoders, save_bundle
+from sscm.model.bundle import make_encoders, save_bundle
 from sscm.model.encoders import Encoder, prepared_images
 from sscm.model.weights import load_backbone_weights
-from sscm.training.checkpoint import LOSSES, report, restore
+from sscm.training.checkpoint import LOSSES, Epoch, Place, report, restore, trained_bundle
 from sscm.training.job import WorkerJob
+from sscm.training.prefetch import Ready, prefetched
 from sscm.training.step import PairEncoders, TrainingStep, in_bfloat16, learning_rate
 from sscm.training.validate import validate
 from sscm.workspace import RUNS
 
+LOOK_S = 10.0
+"""How often workers agree on whether a node of theirs is to be taken away, seconds; a notice comes minutes before."""
 NON_FINITE = "non_finite_batch.json"
 """Beside a run's metrics: the step whose loss was not finite, and the pairs of its batch."""
 
@@ -60,76 +64,137 @@ def _train(job: WorkerJob) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(config.cpus_per_worker)
-    plan = StreamPlan(
-        shards=job.manifest.of_split("train"),
-        seed=config.seed,
-        workers=workers,
-        local_batch=config.batch_size // workers,
-    )
+    plan = StreamPlan(shards=job.manifest.of_split("train"), seed=config.seed, batch_size=config.batch_size)
     torch.manual_seed(config.seed)
     encoders = make_encoders(job.manifest.modalities, job.manifest.statistics, config.model)
     if config.model.weights is not None:
         load_backbone_weights(encoders, Path(config.model.weights))
     encoders = encoders.to(device).to(memory_format=torch.channels_last)
-    total_steps = config.epochs * plan.steps_per_epoch
     model: nn.Module = PairEncoders(encoders, in_bfloat16(config, device))
     if workers > 1:
         model = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-    train_step = TrainingStep(encoders, config, total_steps, model)
-    history = restore(job, encoders, train_step, device)
-    epochs = range(len(history), config.epochs)
-    stream = stream_batches(job.workspace, job.manifest, plan, rank, epochs)
-    started = time.monotonic()
-    for epoch, batches in zip(epochs, stream, strict=True):
-        begun = time.monotonic()
-        sums = torch.zeros(len(LOSSES), device=device)
-        waited = 0.0
-        skipped = train_step.skipped
-        generator = _generator(config.seed, epoch, rank)
-        for step, (batch, wait) in enumerate(_timed(batches), epoch * plan.steps_per_epoch):
-            waited += wait
-            images = {m.name: prepared_images(_encoder(encoders, m.name), batch) for m in job.manifest.modalities}
-            losses = train_step(images, batch["pair_id"].tolist(), step, generator)
-            sums += losses.detached()
-            if rank == 0 and job.board is not None:
-                job.board.add_pairs.remote(config.batch_size)
-        train_step.check()
-        means = _mean_over_workers(sums / plan.steps_per_epoch).tolist()
-        seconds = time.monotonic() - begun
-        metrics = {
-            "epoch": epoch + 1,
-            **dict(zip(LOSSES, means, strict=True)),
-            "lr": learning_rate((epoch + 1) * plan.steps_per_epoch - 1, total_steps, config),
-            "skipped_pairs": _sum_over_workers(torch.tensor(train_step.skipped - skipped, device=device)),
-            "pairs_per_s": plan.steps_per_epoch * config.batch_size / seconds,
-            "data_wait_fraction": waited / seconds,
-            "seconds": seconds,
-            "workers": workers,
-            "validation": validate(encoders, job, rank, workers),
-        }
-        history.append(metrics)
-        report(job, rank, encoders, train_step, history)
+    train_step = TrainingStep(encoders, config, config.epochs * plan.steps_per_epoch, model)
+    place = restore(job, encoders, train_step, device)
+    epochs = range(len(place.history), config.epochs)
+    if not place.epoch.steps:
+        place.epoch = Epoch(deals=(Deal(0, workers),))
+    elif place.epoch.deals[-1].workers != workers:
+        place.epoch.deals = (*place.epoch.deals, Deal(place.epoch.steps, workers))
+    done = place.epoch.steps - place.epoch.deals[-1].step
+    reader = Reader(worker=rank, epochs=epochs, deals=place.epoch.deals, steps=done)
+    stream = itertools.chain.from_iterable(stream_batches(job.workspace, job.manifest, plan, reader))
+    with prefetched(stream, device) as batches:
+        for epoch in epochs:
+            _run_epoch(job, plan, train_step, place, batches)
+            metrics = _metrics(job, plan, train_step, epoch, place.epoch)
+            metrics["workers"] = workers
+            metrics["validation"] = validate(encoders, job, rank, workers)
+            place.history.append(metrics)
+            place.epoch = Epoch(deals=(Deal(0, workers),))
+            report(job, rank, encoders, train_step, place)
     if rank == 0:
-        save_bundle(
-            job.workspace,
-            make_bundle(
-                job.name,
-                config=dataclasses.replace(config.model, weights=None),
-                modalities=job.manifest.modalities,
-                statistics=job.manifest.statistics,
-                encoders=encoders,
-                split="train",
-                simulated=job.manifest.simulated,
-                record={
-                    "config": _plain(dataclasses.asdict(config)),
-                    "archive": dict(job.manifest.source),
-                    "train_pairs": job.manifest.rows_by_split["train"],
-                    "epochs": history,
-                    "seconds": sum(float(m["seconds"]) for m in history),
-                    "seconds_since_last_start": time.monotonic() - started,
-                },
-            ),
+        save_bundle(job.workspace, trained_bundle(job, encoders, place))
+
+
+def _run_epoch(
+    job: WorkerJob, plan: StreamPlan, train_step: TrainingStep, place: Place, batches: Iterator[Ready]
+) -> None:
+    """The steps that are left of an epoch, with a checkpoint now and then; what it came to is in ``place.epoch``."""
+    rank = ray.train.get_context().get_world_rank()
+    number = len(place.history)
+    encoders = train_step.encoders
+    watch = _Watch(job.config.checkpoint_minutes * 60)
+    tally = _Tally(place.epoch, train_step)
+    workers = ray.train.get_context().get_world_size()
+    for step in range(place.epoch.steps, plan.steps_per_epoch):
+        asked = time.monotonic()
+        batch = next(batches)
+        tally.waited += time.monotonic() - asked
+        total = number * plan.steps_per_epoch + step
+        images = {m.name: prepared_images(_encoder(encoders, m.name), batch.groups) for m in job.manifest.modalities}
+        train_step.wish = watch.wish() if rank == 0 else 0
+        losses = train_step(images, batch.pair_ids, total, _generator(job.config.seed, total, rank))
+        tally.losses += losses.detached()
+        if rank == 0 and job.board is not None:
+            if train_step.taken == 1:
+                job.board.add_start.remote(total, workers)
+            job.board.show_steps.remote(total + 1)
+        wanted = watch.granted(train_step.wished)
+        if wanted and step + 1 < plan.steps_per_epoch:
+            train_step.check()
+            place.epoch = tally.after(step + 1)
+            report(job, rank, encoders, train_step, place)
+    train_step.check()
+    place.epoch = tally.after(plan.steps_per_epoch)
+
+
+class _Watch:
+    """When the first worker wants a checkpoint within an epoch, and when it wants to know whether a node is to go."""
+
+    CHECKPOINT, LOOK = 1, 2
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._kept = self._looked = time.monotonic()
+        self._told = False
+
+    def wish(self) -> int:
+        """Bits for the next step."""
+        now = time.monotonic()
+        return (self.CHECKPOINT if now - self._kept >= self._seconds else 0) | (
+            self.LOOK if now - self._looked >= LOOK_S else 0
         )
+
+    def granted(self, wished: int) -> bool:
+        """Whether all workers are to make a checkpoint now; asked by all of them with the same bits."""
+        going = False
+        if wished & self.LOOK:
+            self._looked = time.monotonic()
+            going = ray.train.get_preemption_info() is not None and not self._told
+            self._told |= going
+        if going or wished & self.CHECKPOINT:
+            self._kept = time.monotonic()
+            return True
+        return False
+
+
+class _Tally:
+    """What an epoch comes to, on this worker, since it was begun or restored."""
+
+    def __init__(self, before: Epoch, train_step: TrainingStep) -> None:
+        self.losses = torch.zeros(len(LOSSES), device=train_step.device)
+        self.waited = 0.0
+        self._before = before
+        self._step = train_step
+        self._skipped = train_step.skipped
+        self._begun = time.monotonic()
+
+    def after(self, steps: int) -> Epoch:
+        """The epoch after so many steps; all workers must ask together."""
+        losses = _mean_over_workers(self.losses.clone()).tolist()
+        skipped = torch.tensor(self._step.skipped - self._skipped, device=self.losses.device)
+        return dataclasses.replace(
+            self._before,
+            steps=steps,
+            losses=tuple(before + more for before, more in zip(self._before.losses, losses, strict=True)),
+            skipped=self._before.skipped + _sum_over_workers(skipped),
+            seconds=self._before.seconds + time.monotonic() - self._begun,
+            waited=self._before.waited + self.waited,
+        )
+
+
+def _metrics(job: WorkerJob, plan: StreamPlan, train_step: TrainingStep, epoch: int, done: Epoch) -> dict[str, Any]:
+    """What is told of an epoch that is done."""
+    steps = plan.steps_per_epoch
+    return {
+        "epoch": epoch + 1,
+        **{name: total / steps for name, total in zip(LOSSES, done.losses, strict=True)},
+        "lr": learning_rate((epoch + 1) * steps - 1, train_step.total_steps, job.config),
+        "skipped_pairs": done.skipped,
+        "pairs_per_s": steps * plan.batch_size / done.seconds,
+        "data_wait_fraction": done.waited / done.seconds,
+        "seconds": done.seconds,
+    }
 
 
 def _mean_over_workers(values: Tensor) -> Tensor:
@@ -145,17 +210,6 @@ def _sum_over_workers(value: Tensor) -> int:
     return int(value.item())
 
 
-def _timed(batches: Iterator[Any]) -> Iterator[tuple[Any, float]]:
-    """Each batch with the seconds that were waited for it."""
-    while True:
-        asked = time.monotonic()
-        with contextlib.suppress(StopIteration):
-            batch = next(batches)
-            yield batch, time.monotonic() - asked
-            continue
-        return
-
-
 def _encoder(encoders: nn.ModuleDict, name: str) -> Encoder:
     return cast(Encoder, encoders[name])
 
@@ -164,10 +218,3 @@ def _generator(*key: int) -> torch.Generator:
     """A generator that depends on the key alone."""
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed >> 1))
-
-
-def _plain(value: Any) -> Any:
-    """Paths as text, so that settings go into JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from rich.console import Console
@@ -11,25 +11,44 @@ from rich.console import Console
 from sscm.progress import Advance
 
 
+class Start(NamedTuple):
+    """Workers that have begun.
+
+    Args:
+        step: their first step, from 0.
+        workers: how many they are.
+        again: steps from there on that others had done before them.
+    """
+
+    step: int
+    workers: int
+    again: int
+
+
 @ray.remote(num_cpus=0)
 class TrainingBoard:
     """An actor on which the first worker writes and the driver reads."""
 
     def __init__(self) -> None:
-        self._pairs = 0
+        self._steps = 0
         self._epochs: list[dict[str, Any]] = []
+        self._starts: list[Start] = []
 
-    def add_pairs(self, pairs: int) -> None:
-        """Count pairs that the optimiser has seen."""
-        self._pairs += pairs
+    def add_start(self, step: int, workers: int) -> None:
+        """Tell that so many workers have begun, and which step of the training, from 0, was their first."""
+        self._starts.append(Start(step, workers, max(0, self._steps - step)))
+
+    def show_steps(self, steps: int) -> None:
+        """Tell how many steps are done; fewer than before where a run started again."""
+        self._steps = steps
 
     def add_epoch(self, metrics: dict[str, Any]) -> None:
         """Append the metrics of a finished epoch; one reported again after a restart replaces itself."""
         self._epochs = [e for e in self._epochs if e["epoch"] < metrics["epoch"]] + [metrics]
 
-    def read(self) -> tuple[int, list[dict[str, Any]]]:
-        """Pairs so far, and the metrics of all finished epochs."""
-        return self._pairs, self._epochs
+    def read(self) -> tuple[int, list[dict[str, Any]], list[Start]]:
+        """Steps so far, the metrics of all finished epochs, and all starts."""
+        return self._steps, self._epochs, self._starts
 
 
 class BoardFollower:
@@ -37,20 +56,35 @@ class BoardFollower:
 
     Args:
         board: handle of a :class:`TrainingBoard`.
+        batch_size: pairs of a step.
         advance: called with pairs seen since the last call.
         show: called with the metrics of each finished epoch.
+        start: called at each start.
     """
 
-    def __init__(self, board: Any, advance: Advance, show: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        board: Any,
+        batch_size: int,
+        advance: Advance,
+        show: Callable[[Mapping[str, Any]], None],
+        start: Callable[[Start], None],
+    ) -> None:
         self._board = board
+        self._batch_size = batch_size
         self._advance = advance
         self._show = show
+        self._start = start
         self._pairs = 0
-        self._shown = 0
+        self._shown = self._begun = 0
 
     def __call__(self) -> None:
         """Look at the board once."""
-        pairs, epochs = ray.get(self._board.read.remote(), timeout=5)
+        steps, epochs, starts = ray.get(self._board.read.remote(), timeout=5)
+        pairs = steps * self._batch_size
+        for begun in starts[self._begun :]:
+            self._start(begun)
+        self._begun = len(starts)
         self._advance(max(0, pairs - self._pairs))
         self._pairs = max(pairs, self._pairs)
         for metrics in epochs[self._shown :]:
@@ -65,10 +99,19 @@ def epoch_line(metrics: Mapping[str, Any], epochs: int) -> str:
     )
     return (
         f"epoch {metrics['epoch']:3d}/{epochs}  loss {metrics['loss']:7.4f}  mim {metrics['mim']:.4f}  "
-        f"mde {metrics['mde']:.4f}  isp {metrics['isp']:+.4f}  {metrics['pairs_per_s']:6,.0f} pairs/s"
+        f"mde {metrics['mde']:.4f}  isp {metrics['isp']:+.4f}  {metrics['pairs_per_s']:6,.0f} pairs/s, "
+        f"{metrics['data_wait_fraction']:.1%} waiting for data"
         + (f"  {metrics['skipped_pairs']} pairs skipped: not finite" if metrics.get("skipped_pairs") else "")
         + (f"  partner recall@10 {recall}" if recall else "")
     )
+
+
+def print_start(begun: Start) -> None:
+    """Print that workers have begun, or gone on after one was lost."""
+    text = f"{begun.workers} worker{'s' if begun.workers > 1 else ''} at step {begun.step + 1}"
+    if begun.again:
+        text += f": {begun.again} of what the ones before had done again"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
 
 
 def print_epoch(metrics: Mapping[str, Any], epochs: int) -> None:

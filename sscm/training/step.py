@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +52,12 @@ class TrainingStep:
     optimizer: torch.optim.Optimizer
     skipped: int
     """Pairs of this worker that were left out so far."""
+    taken: int
+    """Steps taken since it was made."""
+    wish: int
+    """What this worker wants of all, told with the next step: bits, 0 for nothing."""
+    wished: int
+    """What any worker wanted as the last step began: the same on all of them."""
 
     def __init__(
         self, encoders: nn.ModuleDict, config: TrainConfig, total_steps: int, model: nn.Module | None = None
@@ -62,7 +70,7 @@ class TrainingStep:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(encoders, config.weight_decay), lr=config.lr, fused=self.device.type == "cuda"
         )
-        self.skipped = 0
+        self.skipped = self.taken = self.wish = self.wished = 0
         self._last: tuple[int, list[str]] = (0, [])
         self._last_is_bad = torch.zeros((), dtype=torch.int64, device=self.device)
 
@@ -91,6 +99,7 @@ class TrainingStep:
             images = {name: pixels[usable] for name, pixels in images.items()}
             ids = [pair_id for pair_id, keep in zip(ids, usable.tolist(), strict=True) if keep]
         self._last = (step, ids)
+        self.taken += 1
         if layout.total == 0:
             nothing = torch.zeros((), device=self.device)
             return Losses(nothing, nothing, nothing, nothing)
@@ -131,19 +140,21 @@ class TrainingStep:
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _agree(self, rows: Tensor) -> Layout:
-        """Tell all workers how many rows this one has, and hear whether anyone's last loss was not finite.
+        """Tell all workers how many rows this one has; hear whether anyone's last loss was not finite, and all wishes.
 
-        Both in one small message and one wait for the device a step; what the last step left there is done by then.
+        All in one small message and one wait for the device a step; what the last step left there is done by then.
         """
-        told = exchange(torch.stack([rows, self._last_is_bad]))
-        if any(bad for _, bad in told):
+        wish = torch.tensor(self.wish, device=self.device)
+        told = exchange(torch.stack([rows, self._last_is_bad, wish]))
+        self.wished = functools.reduce(operator.or_, (wish for _, _, wish in told))
+        if any(bad for _, bad, _ in told):
             step, ids = self._last
             everyone: list[Any] = [ids]
             if distributed():
                 everyone = [None] * dist.get_world_size()
                 dist.all_gather_object(everyone, ids)
             raise NonFiniteLossError(step, [pair_id for part in everyone for pair_id in part])
-        return Layout(tuple(count for count, _ in told), dist.get_rank() if distributed() else 0)
+        return Layout(tuple(count for count, _, _ in told), dist.get_rank() if distributed() else 0)
 
     def _backward(
         self, images: Mapping[str, Tensor], layout: Layout, loss_of: Callable[[Mapping[str, Tensor]], Losses]

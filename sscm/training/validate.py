@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sscm.archive.order import Piece, pieces_of
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import Piece, pieces_of, read_pieces, stream_columns
+from sscm.archive.stream import read_pieces, stream_columns
 from sscm.evaluation.metrics import partner_ranks, recall_at
 from sscm.model.encoders import Encoder, as_tensor
 from sscm.training.job import WorkerJob

@@ -9,7 +9,8 @@ from sscm.errors import ConfigError
     [
         (lambda: TrainConfig(epochs=0), "epochs = 0"),
         (lambda: TrainConfig(batch_size=3, workers=2), "at least two pairs a worker"),
-        (lambda: TrainConfig(batch_size=5, workers=2), "does not divide"),
+        (lambda: TrainConfig(workers=2, min_workers=3), "min_workers = 3; expected 1 to 2"),
+        (lambda: TrainConfig(checkpoint_minutes=0), "checkpoint_minutes"),
         (lambda: TrainConfig(resume=True), "--resume --name NAME"),
         (lambda: ObjectiveConfig(w_mim=0), "collapsing"),
         (lambda: ObjectiveConfig(temperature=0), "more than 0"),

@@ -40,9 +40,9 @@ def test_an_image_with_infinity_or_nan_in_it_is_marked_before_normalising_hides_
     standard = BandStatistics(count=2, mean=0.0, m2=2.0, minimum=-1.0, maximum=1.0)
     statistics = {f"{m.name}/{band}": standard for m in modalities for band in m.band_names}
     encoders = make_encoders(modalities, statistics, ModelConfig(backbone="resnet10t", dimension=4, image_size=32))
-    batch = {g.name: np.ones((4, *g.shape), g.numpy_dtype) for m in modalities for g in m.groups}
-    batch["s1"][1, 0, 3, 3] = np.inf
-    batch["s1"][2, 1, 0, 0] = np.nan
+    batch = {g.name: torch.from_numpy(np.ones((4, *g.shape), g.numpy_dtype)) for m in modalities for g in m.groups}
+    batch["s1"][1, 0, 3, 3] = torch.inf
+    batch["s1"][2, 1, 0, 0] = torch.nan
     prepared = {name: prepared_images(encoder, batch) for name, encoder in encoders.items()}
     assert finite_rows(prepared).tolist() == [True, False, False, True]
     assert prepared["s1"][1].isnan().all() and prepared["s2"].isfinite().all()
@@ -59,7 +59,8 @@ def test_a_checkpoint_of_other_bands_or_another_architecture_names_both():
 
 def test_an_epoch_reads_as_one_line():
     metrics = {"epoch": 3, "loss": 1.5, "mim": 1.25, "mde": 0.25, "isp": -0.5, "pairs_per_s": 1234.0}
+    metrics["data_wait_fraction"] = 0.0123
     line = epoch_line({**metrics, "validation": {"s1->s2": {"recall@10": 0.5}}}, 10)
     assert "\n" not in line and "skipped" not in line
     assert "3 pairs skipped" in epoch_line({**metrics, "skipped_pairs": 3}, 10)
-    assert "3/10" in line and "1,234 pairs/s" in line and "s1->s2 0.500" in line
+    assert "3/10" in line and "1,234 pairs/s, 1.2% waiting for data" in line and "s1->s2 0.500" in line
