@@ -31,6 +31,7 @@ from sscm.sensors import BandGroup, Modality, sentinel1, sentinel2
 
 PIXELS = 120
 """Rows and columns of a patch at 10 m."""
+MODALITIES = (sentinel1(PIXELS), sentinel2(PIXELS))
 METADATA = "metadata.parquet"
 _REQUIRED = ("patch_id", "s1_name", "split")
 _THREADS = 16
@@ -67,7 +68,7 @@ class BigEarthNetSource:
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """Sentinel-1 and Sentinel-2, 120 pixels at 10 m."""
-        return sentinel1(PIXELS), sentinel2(PIXELS)
+        return MODALITIES
 
     def describe(self) -> Mapping[str, Any]:
         """Where the folder is, and what the pairs and splits were read from."""

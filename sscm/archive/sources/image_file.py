@@ -18,9 +18,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 
 from sscm.archive.schema import Image
 from sscm.archive.sources.folders import local_path, read_bytes
+from sscm.archive.sources.plain_tiff import LARGEST, PlainTiff, read_plain_tiff
 from sscm.errors import PairError
 
 FORMATS = "GeoTIFF (.tif, .tiff), PNG (.png) or NumPy (.npy)"
+_REFERENCES: dict[bytes, Any] = {}  # what GDAL made of the reference systems of plain GeoTIFFs, a few in an archive
 _PNG_DEPTH, _PNG_COLOUR = 24, 25  # bytes of the header chunk: bits a sample, and colour type (0 is grey)
 
 
@@ -164,19 +166,28 @@ def parse_time(text: str, where: str) -> datetime:
 
 @contextlib.contextmanager
 def _open_geotiff(path: str, georeference: bool) -> Iterator[ImageFile]:
+    with _faults(path):
+        local = local_path(path)
+        data = read_bytes(path) if local is None else _small(local)
+    plain = read_plain_tiff(data, georeference) if data is not None else None
+    if plain is not None and (plain.reference is None or plain.reference in _REFERENCES):
+        yield _from_plain(path, plain)
+        return
     options = {} if georeference else {"GEOREF_SOURCES": "NONE"}
     with contextlib.ExitStack() as stack:
         with _faults(path), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            if local_path(path) is None:
-                memory = stack.enter_context(rasterio.MemoryFile(read_bytes(path), ext=".tif"))
+            if local is None:
+                memory = stack.enter_context(rasterio.MemoryFile(data, ext=".tif"))
                 file = stack.enter_context(memory.open(driver="GTiff", **options))
             else:
                 # without this GDAL lists the folder of each file, and a folder of patches is long
                 with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-                    file = stack.enter_context(rasterio.open(local_path(path), driver="GTiff", **options))
+                    file = stack.enter_context(rasterio.open(local, driver="GTiff", **options))
             placed = georeference and file.crs is not None and not file.transform.is_identity
             time = file.tags().get("datetime") if georeference else None
+            if placed and plain is not None and plain.reference is not None:
+                _REFERENCES[plain.reference] = file.crs
 
         def read(first: int, last: int) -> Image:
             with _faults(path):
@@ -196,6 +207,17 @@ def _open_geotiff(path: str, georeference: bool) -> Iterator[ImageFile]:
             transform=file.transform if placed else None,
             time=None if time is None else parse_time(time, path),
         )
+
+
+def _small(path: str) -> bytes | None:
+    """A local file's content; None where it is too large to be read whole."""
+    with open(path, "rb") as file:
+        return file.read() if os.fstat(file.fileno()).st_size <= LARGEST else None
+
+
+def _from_plain(path: str, plain: PlainTiff) -> ImageFile:
+    crs = None if plain.reference is None else _REFERENCES[plain.reference]
+    return _from_array(path, plain.pixels, nodata=plain.nodata, crs=crs, transform=plain.transform)
 
 
 def _open_png(path: str) -> ImageFile:
@@ -223,7 +245,7 @@ def _open_npy(path: str) -> ImageFile:
     return _from_array(path, pixels[np.newaxis] if pixels.ndim == 2 else pixels)
 
 
-def _from_array(path: str, pixels: Image, alpha: bool = False) -> ImageFile:
+def _from_array(path: str, pixels: Image, **known: Any) -> ImageFile:
     bands, height, width = pixels.shape
     native = pixels.dtype.newbyteorder("=")
     return ImageFile(
@@ -231,9 +253,9 @@ def _from_array(path: str, pixels: Image, alpha: bool = False) -> ImageFile:
         bands=bands,
         height=height,
         width=width,
-        alpha=alpha,
         descriptions=(None,) * bands,
         read=lambda first, last: np.ascontiguousarray(pixels[:, first:last], native),
+        **known,
     )
 
 
