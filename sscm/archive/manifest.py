@@ -63,6 +63,7 @@ class Manifest:
         created: ISO 8601 time of writing.
         code_version: version of sscm that wrote it.
         bad_pairs: pairs that were read but could not be used; ``archive/bad_pairs.json`` lists them.
+        additions: what was added since, in order: each as ``source``, with ``rows`` and the time ``added``.
     """
 
     modalities: tuple[Modality, ...]
@@ -74,6 +75,12 @@ class Manifest:
     simulated: bool = False
     bad_pairs: int = 0
     resampling: str = field(default=RESAMPLING)
+    additions: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Names of the ingests that it was made by, as far as they are known."""
+        return tuple(str(each["identity"]) for each in (self.source, *self.additions) if "identity" in each)
 
     @property
     def rows(self) -> int:
@@ -124,6 +131,7 @@ class Manifest:
             "created": self.created,
             "code_version": self.code_version,
             "source": dict(self.source),
+            "additions": [dict(addition) for addition in self.additions],
             "rows": self.rows,
             "rows_by_split": self.rows_by_split,
             "bad_pairs": self.bad_pairs,
@@ -156,6 +164,7 @@ class Manifest:
                 simulated=value["simulated"],
                 bad_pairs=value["bad_pairs"],
                 resampling=value["statistics"]["resampling"],
+                additions=tuple(value.get("additions", ())),  # older archives say nothing of it
             )
         except (KeyError, TypeError) as error:
             raise ManifestError(

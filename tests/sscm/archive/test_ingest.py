@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from sscm.archive.ingest import ingest, plan_shards, read_refs
+from sscm.archive.ingest import ingest
 from sscm.archive.manifest import Manifest, read_manifest
+from sscm.archive.plan import plan_shards
 from sscm.archive.schema import decode_group
 from sscm.archive.shard_file import table_statistics, write_shard
 from sscm.archive.sources.base import PairRef
 from sscm.archive.sources.pairs import PairsSource
+from sscm.archive.writing import read_refs
 from sscm.config import IngestConfig, PairsConfig
 from sscm.errors import (
     ArchiveError,
@@ -99,7 +101,7 @@ def test_unusable_pairs_are_listed_and_the_rest_is_read(pairs):
     source = ListedSource([pairs[0], nan, broken, pairs[3]])
     bad: list[dict[str, str]] = []
     read = list(read_refs(source, source.plan(), bad))
-    assert [pair.pair_id for pair in read] == ["pair_0000", "pair_0003"]
+    assert [pair.pair_id for _, pair in read] == ["pair_0000", "pair_0003"]
     assert [entry["pair_id"] for entry in bad] == ["pair_0001", "pair_0002"]
     assert "NaN" in bad[0]["seen"] and bad[1]["where"] == "pair_0002.tif"
 
