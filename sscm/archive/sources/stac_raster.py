@@ -20,7 +20,7 @@ from sscm.workspace import open_workspace
 
 RETRIES = "6"
 """Times that GDAL asks again after a passing fault: half a minute in all, as a restarting store takes."""
-_S3_OPTIONS = {
+_CREDENTIALS = {
     "key": "AWS_ACCESS_KEY_ID",
     "secret": "AWS_SECRET_ACCESS_KEY",
     "token": "AWS_SESSION_TOKEN",
@@ -51,21 +51,23 @@ def gdal_settings(href: str, environment: Mapping[str, str] | None = None) -> di
         "GDAL_HTTP_LOW_SPEED_TIME": "30",  # seconds below the limit after which a transfer is given up
         "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     }
-    if href.startswith("s3://"):
-        options = open_workspace(href).storage_options
-        for option, setting in _S3_OPTIONS.items():
-            if options.get(option):
-                settings[setting] = str(options[option])
-        settings |= {"AWS_NO_SIGN_REQUEST": "YES"} if options.get("anon") else {}
-        settings |= {"AWS_REQUEST_PAYER": "requester"} if options.get("requester_pays") else {}
-        endpoint = options.get("endpoint_url") or env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
-        if endpoint:
-            parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-            settings["AWS_S3_ENDPOINT"] = f"{parts.netloc}{parts.path.rstrip('/')}"
-            settings["AWS_HTTPS"] = "NO" if parts.scheme == "http" else "YES"
-            # other servers than Amazon's rarely have a name for each bucket
-            settings["AWS_VIRTUAL_HOSTING"] = "TRUE" if parts.netloc.endswith("amazonaws.com") else "FALSE"
-    return {name: value for name, value in settings.items() if name not in env}
+    if not href.startswith("s3://"):
+        return {name: value for name, value in settings.items() if name not in env}
+    options = open_workspace(href).storage_options
+    endpoint = options.get("endpoint_url") or env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+        settings["AWS_S3_ENDPOINT"] = f"{parts.netloc}{parts.path.rstrip('/')}"
+        settings["AWS_HTTPS"] = "NO" if parts.scheme == "http" else "YES"
+        # other servers than Amazon's rarely have a name for each bucket
+        settings["AWS_VIRTUAL_HOSTING"] = "TRUE" if parts.netloc.endswith("amazonaws.com") else "FALSE"
+    if options.get("anon"):
+        settings["AWS_NO_SIGN_REQUEST"] = "YES"
+    if options.get("requester_pays"):
+        settings["AWS_REQUEST_PAYER"] = "requester"
+    settings = {name: value for name, value in settings.items() if name not in env}
+    # Credentials that are given for this bucket go before those of the environment, as in our own file system.
+    return settings | {name: str(options[option]) for option, name in _CREDENTIALS.items() if options.get(option)}
 
 
 def gdal_path(href: str) -> str:

@@ -11,6 +11,7 @@ import rasterio
 import shapely
 from rasterio.warp import transform
 
+from sscm.archive.sources import StacSource, make_source
 from sscm.config import StacConfig
 from sscm.errors import ArchiveError, ConfigError
 from tests.plugins.stac import (
@@ -26,6 +27,7 @@ from tests.plugins.stac import (
     read_all,
     slow_backscatter,
     source_of,
+    write_catalog,
 )
 
 
@@ -166,7 +168,9 @@ def test_item_without_footprint(scene, tmp_path):
 
 
 def test_description_is_what_was_asked_for(scene, tmp_path):
-    source = source_of(tmp_path, scene[1], scene[2], max_days=2)
+    write_catalog(tmp_path, *scene[1:])
+    source = make_source(StacConfig(catalog=str(tmp_path / "catalog.json"), max_days=2))
+    assert isinstance(source, StacSource)
     assert source.describe() == {
         "catalog": str(tmp_path / "catalog.json"),
         "pixels": 120,

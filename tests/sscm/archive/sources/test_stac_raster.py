@@ -11,10 +11,12 @@ import s3fs
 from moto.server import ThreadedMotoServer
 from rasterio.transform import Affine
 
+from sscm.archive.sources import stac_raster
 from sscm.archive.sources.stac import StacSource
 from sscm.archive.sources.stac_raster import gdal_path, gdal_settings, open_raster
 from sscm.config import StacConfig
 from sscm.errors import PairError
+from sscm.workspace import Workspace
 from tests.plugins.stac import add_s1, add_s2, write_catalog, write_cog
 
 
@@ -35,8 +37,10 @@ def bucket(monkeypatch, free_port):
     server.stop()
 
 
-def test_pairs_from_a_bucket_are_those_of_the_disk(tmp_path, bucket):
+def test_pairs_from_a_bucket_are_those_of_the_disk(tmp_path, bucket, monkeypatch):
     local = write_catalog(tmp_path, add_s2(tmp_path, side=216), add_s1(tmp_path))
+    options = {"key": "mine", "secret": "secret"}  # GDAL takes these, which rasterio's own settings refuse
+    monkeypatch.setattr(stac_raster, "open_workspace", lambda uri: Workspace(uri, options))
     s3fs.S3FileSystem().put(f"{tmp_path}/", f"{bucket}/c/", recursive=True)
     here, there = (StacSource(StacConfig(catalog=root)) for root in (local, f"{bucket}/c/catalog.json"))
     (ref,), (remote,) = here.plan(), there.plan()
@@ -117,6 +121,22 @@ def test_endpoint_becomes_what_gdal_knows():
     assert of(AWS_ENDPOINT_URL="https://s3.eu-west-1.amazonaws.com")["AWS_VIRTUAL_HOSTING"] == "TRUE"
     assert "AWS_S3_ENDPOINT" not in of(AWS_ENDPOINT_URL="http://a", AWS_S3_ENDPOINT="b")
     assert "AWS_S3_ENDPOINT" not in gdal_settings("https://host/key.tif", {"AWS_ENDPOINT_URL": "http://a"})
+
+
+def test_storage_options_become_what_gdal_knows(monkeypatch):
+    options = {"key": "mine", "secret": "secret", "requester_pays": True, "endpoint_url": "http://minio:9000"}
+    monkeypatch.setattr(stac_raster, "open_workspace", lambda uri: Workspace(uri, options))
+    found = gdal_settings("s3://bucket/key.tif", {"AWS_ACCESS_KEY_ID": "another", "AWS_ENDPOINT_URL": "http://other"})
+    assert {name: value for name, value in found.items() if name.startswith("AWS_")} == {
+        "AWS_S3_ENDPOINT": "minio:9000",
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_REQUEST_PAYER": "requester",
+        "AWS_ACCESS_KEY_ID": "mine",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+    options |= {"anon": True}
+    assert gdal_settings("s3://bucket/key.tif", {})["AWS_NO_SIGN_REQUEST"] == "YES"
 
 
 def test_paths_of_gdal(tmp_path):
