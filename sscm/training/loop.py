@@ -24,6 +24,7 @@ from sscm.model.encoders import Encoder, prepared_images
 from sscm.model.weights import load_backbone_weights
 from sscm.training.checkpoint import LOSSES, Epoch, Place, report, restore, trained_bundle
 from sscm.training.job import WorkerJob
+from sscm.training.metrics import TrainingMetrics
 from sscm.training.prefetch import Ready, prefetched
 from sscm.training.step import PairEncoders, TrainingStep, in_bfloat16, learning_rate
 from sscm.training.validate import validate
@@ -83,13 +84,16 @@ def _train(job: WorkerJob) -> None:
     done = place.epoch.steps - place.epoch.deals[-1].step
     reader = Reader(worker=rank, epochs=epochs, deals=place.epoch.deals, steps=done)
     stream = itertools.chain.from_iterable(stream_batches(job.workspace, job.manifest, plan, reader))
+    told = TrainingMetrics(job.name) if rank == 0 else None
     with prefetched(stream, device) as batches:
         for epoch in epochs:
-            _run_epoch(job, plan, train_step, place, batches)
+            _run_epoch(job, plan, train_step, place, batches, told)
             metrics = _metrics(job, plan, train_step, epoch, place.epoch)
             metrics["workers"] = workers
             metrics["validation"] = validate(encoders, job, rank, workers)
             place.history.append(metrics)
+            if told is not None:
+                told.epoch(metrics)
             place.epoch = Epoch(deals=(Deal(0, workers),))
             report(job, rank, encoders, train_step, place)
     if rank == 0:
@@ -97,7 +101,12 @@ def _train(job: WorkerJob) -> None:
 
 
 def _run_epoch(
-    job: WorkerJob, plan: StreamPlan, train_step: TrainingStep, place: Place, batches: Iterator[Ready]
+    job: WorkerJob,
+    plan: StreamPlan,
+    train_step: TrainingStep,
+    place: Place,
+    batches: Iterator[Ready],
+    told: TrainingMetrics | None,
 ) -> None:
     """The steps that are left of an epoch, with a checkpoint now and then; what it came to is in ``place.epoch``."""
     rank = ray.train.get_context().get_world_rank()
@@ -115,6 +124,8 @@ def _run_epoch(
         train_step.wish = watch.wish() if rank == 0 else 0
         losses = train_step(images, batch.pair_ids, total, _generator(job.config.seed, total, rank))
         tally.losses += losses.detached()
+        if told is not None:
+            told.step(total + 1, losses.detached(), job.config.batch_size)
         if rank == 0 and job.board is not None:
             if train_step.taken == 1:
                 job.board.add_start.remote(total, workers)

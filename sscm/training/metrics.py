@@ -1,7 +1,7 @@
 """What a running training tells Prometheus, through Ray.
 
-The first worker publishes; every node's agent exports what processes on it published, under these names with ``ray_`` in
-front, until the process ends. All have the label ``run``, the name of the run:
+The first worker publishes; every node's agent exports what processes on it published, under these names with ``ray_``
+in front, until the process ends. All have the label ``run``, the name of the run:
 
 * ``sscm_training_pairs_total``, pairs trained on by all workers since this process began;
 * ``sscm_training_step`` and ``sscm_training_epoch``, how many are done;

@@ -39,7 +39,7 @@ def base():
 def built():
     """Overlay → its resources, as kubectl's own kustomize makes them."""
     if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl: .ci/run brings one; what the base says is tested all the same")
+        pytest.skip("no kubectl; what the base says is tested all the same")
     made = {}
     for overlay in OVERLAYS:
         done = subprocess.run(
