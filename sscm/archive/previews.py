@@ -19,6 +19,8 @@ _VV_DB = (-20.0, 0.0)
 _VH_DB = (-26.0, -5.0)
 _RATIO_DB = (2.0, 14.0)
 """Backscatter ranges of the composite, dB: dark water to bright towns."""
+_STRETCH = (1, 98)
+"""Percentiles that become black and white."""
 
 
 def render(images: Mapping[str, npt.NDArray[Any]], modality: Modality) -> npt.NDArray[np.uint8]:
@@ -78,5 +80,21 @@ def _stretch(valid: list[npt.NDArray[np.float32]], dtype: str) -> tuple[float, f
     pixels = np.concatenate(valid)
     if pixels.size == 0:
         return 0.0, 1.0
-    low, high = np.percentile(pixels, (1, 98))
+    low, high = _percentiles(pixels) if dtype == "uint16" else np.percentile(pixels, _STRETCH)
     return float(low), float(max(high, low + 0.1 * abs(float(low)) + 1e-3))
+
+
+def _percentiles(pixels: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """What ``np.percentile`` gives, of values from 0 to 65,535: counting them takes a tenth of the time."""
+    upto = np.cumsum(np.bincount(pixels.astype(np.int64)))
+
+    def value(percent: float) -> float:
+        place = percent / 100 * (pixels.size - 1)
+        first = int(place)
+        below, above = (float(v) for v in np.searchsorted(upto, [first, min(first + 1, pixels.size - 1)], "right"))
+        share = place - first
+        # as NumPy interpolates, to the last bit
+        return below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share)
+
+    low, high = _STRETCH
+    return value(low), value(high)

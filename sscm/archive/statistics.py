@@ -16,6 +16,10 @@ RESAMPLING = "none: native pixels, no-data left out"
 """What the statistics assume; written beside them, since resampled bands have other deviations."""
 
 
+_COUNTED = ("uint8", "uint16")
+"""Dtypes whose values are few enough to be counted each."""
+
+
 @dataclass(frozen=True)
 class BandStatistics:
     """Moments and range of one band's valid pixels, in the band's own unit.
@@ -85,18 +89,33 @@ def group_statistics(images: npt.NDArray[Any], group: BandGroup) -> dict[str, Ba
     Returns:
         Band name → statistics.
     """
-    result = {}
-    for band, name in enumerate(group.band_names):
-        pixels = images[:, band].astype(np.float64).ravel()
-        if group.nodata is not None:
-            pixels = pixels[pixels != group.nodata]
-        if pixels.size == 0:
-            result[name] = BandStatistics()
-            continue
-        mean = float(pixels.mean())
-        m2 = float(np.square(pixels - mean).sum())
-        result[name] = BandStatistics(pixels.size, mean, m2, float(pixels.min()), float(pixels.max()))
-    return result
+    of_band = _of_histogram if group.dtype in _COUNTED else _of_pixels
+    return {name: of_band(images[:, band].ravel(), group.nodata) for band, name in enumerate(group.band_names)}
+
+
+def _of_pixels(pixels: npt.NDArray[Any], nodata: float | None) -> BandStatistics:
+    values = pixels.astype(np.float64)
+    if nodata is not None:
+        values = values[values != nodata]
+    if values.size == 0:
+        return BandStatistics()
+    mean = float(values.mean())
+    m2 = float(np.square(values - mean).sum())
+    return BandStatistics(values.size, mean, m2, float(values.min()), float(values.max()))
+
+
+def _of_histogram(pixels: npt.NDArray[Any], nodata: float | None) -> BandStatistics:
+    """The same of small whole numbers, by how often each occurs: one pass over the pixels, sums without rounding."""
+    counts = np.bincount(pixels)
+    if nodata is not None and 0 <= nodata < len(counts) and nodata == int(nodata):
+        counts[int(nodata)] = 0
+    values = np.flatnonzero(counts)
+    if values.size == 0:
+        return BandStatistics()
+    often = counts[values]
+    count, total, squares = (int((values**power * often).sum()) for power in (0, 1, 2))
+    m2 = (count * squares - total * total) / count
+    return BandStatistics(count, total / count, m2, float(values[0]), float(values[-1]))
 
 
 def merge_statistics(

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sscm.archive.statistics import BandStatistics, group_statistics, merge_statistics
+from sscm.archive.statistics import (
+    BandStatistics,
+    _of_histogram,
+    _of_pixels,
+    group_statistics,
+    merge_statistics,
+)
 from sscm.sensors import sentinel1, sentinel2
 
 
@@ -22,6 +28,15 @@ def test_equal_to_numpy_without_no_data():
         assert found[name].mean == pytest.approx(pixels.mean(), rel=1e-12)
         assert found[name].std == pytest.approx(pixels.std(), rel=1e-12)
         assert (found[name].minimum, found[name].maximum) == (pixels.min(), pixels.max())
+
+
+@pytest.mark.parametrize("nodata", [None, 0.0, 7.0, -1.0, 0.5, 65_535.0, 100_000.0])
+def test_small_whole_numbers_counted_are_as_summed(nodata):
+    pixels = np.random.default_rng(0).integers(0, 65_536, 200_000).astype(np.uint16)
+    counted, summed = _of_histogram(pixels, nodata), _of_pixels(pixels, nodata)
+    assert (counted.count, counted.minimum, counted.maximum) == (summed.count, summed.minimum, summed.maximum)
+    assert counted.mean == pytest.approx(summed.mean, rel=1e-14)
+    assert counted.m2 == pytest.approx(summed.m2, rel=1e-12)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
