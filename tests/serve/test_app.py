@@ -28,6 +28,7 @@ from sscm.client import Client
 from sscm.config import ServeConfig
 from sscm.errors import ConfigError, GenerationError, ServiceError
 from sscm.index.filters import Filter
+from tests.plugins.queries import asked
 
 
 @pytest.fixture(scope="module")
@@ -262,8 +263,8 @@ def test_ray_is_told_what_a_gateway_counted(indexed, http):
         search_id(f"pair_{number:04d}", "s1", "s2", str(http.base_url).rstrip("/"))
     node = ray.nodes()[0]
     agent = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    asked = {"route": "/v1/search", "status": "200"}
-    counted = counts(http, "sscm_requests_total")[tuple(sorted(asked.items()))]
+    asked_for = {"route": "/v1/search", "status": "200"}
+    counted = counts(http, "sscm_requests_total")[tuple(sorted(asked_for.items()))]
     made = counts(http, "sscm_items_total")[()]
     wanted, seen = {("ray_sscm_requests_total", counted), ("ray_sscm_items_total", made)}, set()
     end = time.monotonic() + 60
@@ -274,9 +275,25 @@ def test_ray_is_told_what_a_gateway_counted(indexed, http):
             for family in text_string_to_metric_families(httpx.get(agent, timeout=10).text)
             for sample in family.samples
             if sample.name.startswith("ray_sscm_")
-            and ("route" not in sample.labels or asked.items() <= sample.labels.items())
+            and ("route" not in sample.labels or asked_for.items() <= sample.labels.items())
         }
     assert wanted <= seen
+
+
+def test_dashboards_and_alerts_ask_for_what_a_gateway_counts(http):
+    """A node's agent tells the same with ``ray_`` before the names, once there is something to tell."""
+    suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_count", "_sum")}
+    told: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(http.get("/metrics").text):
+        told |= {f"ray_{family.name}{suffix}": set() for suffix in suffixes[family.type]}
+        for sample in family.samples:
+            told.setdefault(f"ray_{sample.name}", set()).update(sample.labels)
+    wanted = [(where, series) for where, series in asked("ray_sscm_") if "_training_" not in series.metric]
+    assert len(wanted) > 20
+    for where, series in wanted:
+        assert series.metric in told, f"{where}: {series.metric}"
+        labels = told[series.metric]
+        assert series.labels <= labels | {"instance", "WorkerId"} or not labels, f"{where}: {series} of {labels}"
 
 
 def test_every_shard_is_a_deployment_of_its_own(service):
