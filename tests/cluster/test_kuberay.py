@@ -64,13 +64,13 @@ def test_every_resource_of_the_base_is_valid(base):
         ("RayCluster", lambda spec: spec["autoscalerOptions"].update(version="v3")),
         ("RayCluster", lambda spec: spec["workerGroupSpecs"][0].pop("groupName")),
         ("RayService", lambda spec: spec["rayClusterConfig"]["headGroupSpec"]["template"]["spec"].update(container=[])),
-        ("PodDisruptionBudget", lambda spec: spec.update(maxUnavailible=1)),
+        ("PodDisruptionBudget", lambda spec: spec.update(minAvailible=1)),
     ],
 )
 def test_a_misspelt_field_would_be_found(kind, spoil):
     resource = next(d for path in sorted(BASE.glob("*.yaml")) for d in documents(path) if d.get("kind") == kind)
     spoil(resource["spec"])
-    with pytest.raises(Exception, match=r"enableAutoscaling|v3|groupName|container|maxUnavailible"):
+    with pytest.raises(Exception, match=r"enableAutoscaling|v3|groupName|container|minAvailible"):
         check(resource)
 
 
@@ -143,8 +143,16 @@ def test_every_pod_has_the_environment_is_nobody_special_and_its_role_is_what_po
             assert group["labels"]["sscm/role"] == template["metadata"]["labels"]["sscm/role"]
             roles.add(template["metadata"]["labels"]["sscm/role"])
     assert roles == {"head", "data", "gpu", "serve"}
-    budgets = [resource for resource in base if resource["kind"] == "PodDisruptionBudget"]
-    assert {budget["spec"]["selector"]["matchLabels"]["sscm/role"] for budget in budgets} == {"head", "serve"}
+
+
+def test_budgets_leave_a_head_and_a_serving_pod_and_let_one_go(base):
+    budgets = {b["metadata"]["name"]: b["spec"] for b in base if b["kind"] == "PodDisruptionBudget"}
+    selected = {name: budget["selector"]["matchLabels"] for name, budget in budgets.items()}
+    head = {"sscm/role": "head", "ray.io/cluster": named(base, "RayCluster")["metadata"]["name"]}
+    assert selected == {"sscm-serve": {"sscm/role": "serve"}, "sscm-head": head}
+    assert budgets["sscm-head"]["minAvailable"] == 1
+    (group,) = cluster_of(named(base, "RayService"))["workerGroupSpecs"]
+    assert budgets["sscm-serve"]["minAvailable"] == group["minReplicas"] - 1
 
 
 def test_redis_and_keys_are_named_by_reference_only(base):
