@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,12 +70,14 @@ def archive_identity(source: Source, config: IngestConfig, refs: Sequence[PairRe
         refs: what is read of it.
     """
     digest = hashlib.sha256()
-    about = {
+    about: dict[str, Any] = {
         "source": source.name,
         "settings": dict(source.describe()),
         "modalities": [m.to_json() for m in source.modalities],
         "shards": [config.pairs_per_shard, config.pairs_per_row_group, config.shuffle_seed],
     }
+    if config.codec != "none":  # what was written before there was a choice keeps its name
+        about["codec"] = config.codec
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     for ref in refs:
         digest.update(json.dumps([ref.key, ref.split, dict(ref.args)], sort_keys=True, default=str).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ def write_shard(
     file: str,
     split: str,
     pairs_per_row_group: int,
+    codec: str = "none",
 ) -> tuple[Shard | None, dict[str, BandStatistics]]:
     """Write one shard whole or not at all, a row group at a time, and gather its statistics on the way.
 
@@ -34,6 +36,8 @@ def write_shard(
         file: path relative to ``archive/``.
         split: the split.
         pairs_per_row_group: pairs held in memory at a time.
+        codec: how images are stored, of :class:`~sscm.config.IngestConfig`. A Parquet file tells it; readers need not
+            know.
 
     Returns:
         The shard as the manifest names it (None where there was no pair, and so no file), and ``<modality>/<band>`` →
@@ -49,7 +53,7 @@ def write_shard(
     def produce(path: Path) -> None:
         nonlocal statistics
         schema = shard_schema(modalities)
-        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
+        with pq.ParquetWriter(path, schema, **writer_options(modalities, codec)) as writer:
             for batch in _batched(pairs, pairs_per_row_group):
                 table = encode_pairs([_with_previews(pair, modalities) for pair in batch], modalities)
                 writer.write_table(table, row_group_size=len(batch))
@@ -73,6 +77,24 @@ def write_shard(
         sha256=stored.sha256,
     )
     return shard, statistics
+
+
+def writer_options(modalities: Sequence[Modality], codec: str) -> dict[str, Any]:
+    """Arguments of ``pyarrow.parquet.ParquetWriter`` for shards of some modalities.
+
+    Args:
+        modalities: their images are compressed; other columns are small, and previews are JPEG.
+        codec: ``none``, or ``zstd``: level 1 on bytes that are split by their place in an image, which brings the high
+            bytes of one pixel of all images together. Higher levels save a hundredth more and write at half the speed
+            (``benchmarks/codec.py``).
+    """
+    options: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    if codec == "zstd":
+        images = [group.name for modality in modalities for group in modality.groups]
+        options["compression"] = dict.fromkeys(images, "zstd")  # columns that are not named stay as they are
+        options["compression_level"] = dict.fromkeys(images, 1)
+        options["column_encoding"] = dict.fromkeys(images, "BYTE_STREAM_SPLIT")
+    return options
 
 
 def table_statistics(table: pa.Table, modalities: Sequence[Modality]) -> dict[str, BandStatistics]:

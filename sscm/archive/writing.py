@@ -135,7 +135,13 @@ class _ShardTask:
         keys: set[str] = set()
         pairs = self._new(read_refs(self.source, plan.refs, bad), keys)
         shard, statistics = write_shard(
-            self.workspace, pairs, self.source.modalities, plan.file, plan.split, self.config.pairs_per_row_group
+            self.workspace,
+            pairs,
+            self.source.modalities,
+            plan.file,
+            plan.split,
+            self.config.pairs_per_row_group,
+            self.config.codec,
         )
         receipt = {
             "shard": shard and dataclasses.asdict(shard),

@@ -121,6 +121,28 @@ def test_a_shard_tells_its_rows_and_statistics(workspace, pairs):
     assert table["preview_s2"].null_count == 1
 
 
+def test_a_compressed_shard_reads_the_same(workspace, pairs):
+    modalities = (sentinel1(24), sentinel2(24))
+    lacking = dataclasses.replace(pairs[0], images={"s1": pairs[0].images["s1"]})
+    files = {}
+    for codec in ("none", "zstd"):
+        shard, statistics = write_shard(
+            workspace, [lacking, *pairs[1:40]], modalities, f"shards/{codec}.parquet", "train", 16, codec
+        )
+        with workspace.parquet("archive", "shards", f"{codec}.parquet") as file:
+            files[codec] = (file.read(), statistics, shard.bytes)
+            group = file.metadata.row_group(0)
+            for column in (group.column(number) for number in range(group.num_columns)):
+                packed = codec == "zstd" and column.path_in_schema in ("s1", "s2_10m", "s2_20m", "s2_60m")
+                assert column.compression == ("ZSTD" if packed else "UNCOMPRESSED"), column
+                assert ("BYTE_STREAM_SPLIT" in column.encodings) == packed
+    plain, packed = files["none"], files["zstd"]
+    assert packed[0].equals(plain[0]) and packed[1] == plain[1] and packed[2] < plain[2]
+    for group in (group for modality in modalities for group in modality.groups):
+        column = packed[0][group.name].combine_chunks().drop_null()
+        assert np.array_equal(decode_group(column, group)[-1], pairs[39].images[group.name])
+
+
 def test_no_pairs_make_no_shard(workspace):
     assert write_shard(workspace, [], (sentinel1(24),), "shards/none.parquet", "train", 16) == (None, {})
     assert not workspace.exists("archive")
@@ -185,6 +207,17 @@ def test_an_ingest_writes_every_pair_once_and_is_not_repeated(workspace, table, 
     before = workspace.read_bytes("archive", "manifest.json")
     ingest(PairsSource(table), config_of(workspace))
     assert workspace.read_bytes("archive", "manifest.json") == before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_compressed_archive_is_another_one(workspace, table):
+    plain = ingest(PairsSource(table), config_of(workspace))
+    with pytest.raises(ConfigError, match="--replace"):
+        ingest(PairsSource(table), config_of(workspace, codec="zstd"))
+    packed = ingest(PairsSource(table), config_of(workspace, codec="zstd", replace=True))
+    assert packed.rows_by_split == plain.rows_by_split and packed.statistics == plain.statistics
+    with workspace.parquet("archive", *packed.shards[0].file.split("/")) as file:
+        assert file.metadata.row_group(0).column(1).compression == "ZSTD"
 
 
 @pytest.mark.usefixtures("ray_session")
