@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -105,6 +106,8 @@ def require_resources(config: TrainConfig) -> None:
 
 def _fit(job: WorkerJob, manifest: Manifest) -> None:
     config = job.config
+    # With fewer workers allowed, those that are there begin soon; else the cluster has time to grow.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60" if config.min_workers else "600")
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -120,7 +123,10 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
                 max_failures=config.max_failures, controller_failure_limit=config.max_failures
             ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_worker)}},
+            # Threads that spin while they wait would starve the stream's tasks, and each other where cores are short.
+            worker_runtime_env={
+                "env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_worker), "OMP_WAIT_POLICY": "PASSIVE"}
+            },
             **_storage(job.workspace),
         ),
     )
