@@ -52,8 +52,9 @@ def write_shards(
     """
     missing = []
     done = 0
+    names = set(workspace.names(ARCHIVE, RECEIPTS))  # one listing, not a look at each
     for plan in plans:
-        receipt = _finished(workspace, plan)
+        receipt = _finished(workspace, plan) if plan.receipt.rsplit("/", 1)[-1] in names else None
         if receipt is None:
             missing.append(plan)
         else:

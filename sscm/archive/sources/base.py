@@ -11,7 +11,7 @@ from sscm.archive.schema import Pair
 from sscm.sensors import Modality
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # there are millions
 class PairRef:
     """Where a pair (or the tiles of one large pair) is to be read; small and picklable.
 

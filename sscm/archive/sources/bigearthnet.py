@@ -5,22 +5,19 @@ Sources: Sumbul et al. 2021 (BigEarthNet-MM, version 1); Clasen et al. 2024 (reB
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sscm.archive.schema import SPLITS, Image, Pair
+from sscm.archive.schema import Image, Pair
 from sscm.archive.sources.base import PairRef, split_by_hash
 from sscm.archive.sources.bigearthnet_labels import classes_19
 from sscm.archive.sources.bigearthnet_layout import Layout, block_of, find_layout, name_time, tile_of
+from sscm.archive.sources.bigearthnet_metadata import METADATA, plan_by_metadata
 from sscm.archive.sources.bigearthnet_splits import read_splits
 from sscm.archive.sources.folders import absolute, join, read_bytes
 from sscm.archive.sources.footprint import footprint
@@ -32,12 +29,8 @@ from sscm.sensors import BandGroup, Modality, sentinel1, sentinel2
 PIXELS = 120
 """Rows and columns of a patch at 10 m."""
 MODALITIES = (sentinel1(PIXELS), sentinel2(PIXELS))
-METADATA = "metadata.parquet"
-_REQUIRED = ("patch_id", "s1_name", "split")
 _THREADS = 16
 """Small files read at a time while planning: mostly waiting for the storage."""
-
-logger = logging.getLogger(__name__)
 
 
 class BigEarthNetSource:
@@ -81,7 +74,11 @@ class BigEarthNetSource:
             ArchiveError: no patches, no or wrong metadata, a split file that lists none of the patches.
         """
         layout = find_layout(self.root)
-        refs = self._plan_v1(layout) if layout.version == 1 else self._plan_v2(layout)
+        if layout.version == 1:
+            refs = self._plan_v1(layout)
+        else:
+            where = absolute(self.config.metadata) if self.config.metadata else join(self.root, METADATA)
+            refs = plan_by_metadata(self.root, where, layout)
         return sorted(refs, key=lambda ref: ref.key)
 
     def read(self, ref: PairRef) -> Iterator[Pair]:
@@ -167,42 +164,6 @@ class BigEarthNetSource:
             )
         return list(refs.values())
 
-    def _plan_v2(self, layout: Layout) -> list[PairRef]:
-        where = absolute(self.config.metadata) if self.config.metadata else join(self.root, METADATA)
-        table = _read_metadata(where)
-        refs: dict[str, PairRef] = {}
-        absent = 0
-        for number, row in enumerate(table.to_pylist()):
-            s2_name, s1_name = row["patch_id"], row["s1_name"]
-            if s2_name not in layout.s2 and s1_name not in layout.s1:
-                absent += 1
-                continue
-            split = {"val": "validation"}.get(row["split"], row["split"])
-            if split not in SPLITS:
-                raise ArchiveError(f"{where}, row {number}: split {split!r}; expected one of {', '.join(SPLITS)}")
-            args: dict[str, Any] = {"version": 2, "labels": row.get("labels"), "properties": _properties(row)}
-            key = str(s2_name)
-            if key in refs:
-                args["fault"] = [f"{where}, row {number}", f"patch_id {key} a second time", "each patch_id once"]
-                key = f"{key} (row {number})"
-            elif s2_name is None or s2_name not in layout.s2:
-                fault = f"Sentinel-2 patch {s2_name} is missing, its partner {s1_name} is there"
-                args["fault"] = [f"{where}, row {number}", fault, f"a folder {s2_name} below {self.root}"]
-            elif s1_name is None or s1_name not in layout.s1:
-                fault = f"Sentinel-1 partner {s1_name} of {s2_name} is missing"
-                args["fault"] = [f"{where}, row {number}", fault, f"a folder {s1_name} below {self.root}"]
-            else:
-                args["s1"] = join(layout.s1[s1_name], s1_name)
-                args["s2"] = join(layout.s2[s2_name], s2_name)
-            refs[key] = PairRef(key=key, split=split, args=args)
-        if not refs:
-            raise ArchiveError(
-                f"{where}: none of its {table.num_rows} pairs lies in {self.root}; expected its patches there"
-            )
-        if absent:
-            logger.warning("%d of %d pairs of %s are not in %s", absent, table.num_rows, where, self.root)
-        return list(refs.values())
-
     def _partner(self, s1_folder: str) -> str | None:
         """The Sentinel-2 patch that a Sentinel-1 patch of version 1 belongs to; None where its JSON does not tell."""
         try:
@@ -270,28 +231,3 @@ def _read_json(path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise PairError(path, f"a JSON {type(value).__name__}", "a JSON object")
     return value
-
-
-def _read_metadata(where: str) -> pa.Table:
-    try:
-        table = pq.read_table(io.BytesIO(read_bytes(where)))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ArchiveError(
-            f"{where}: no such file; BigEarthNet version 2 needs its {METADATA}: put it there, or say where it is"
-        ) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArchiveError(f"{where}: not a whole Parquet file ({error}); download it again") from error
-    missing = [name for name in _REQUIRED if name not in table.column_names]
-    if missing:
-        raise ArchiveError(f"{where}: columns {table.column_names}; expected also {missing}")
-    return table
-
-
-def _properties(row: Mapping[str, Any]) -> dict[str, str]:
-    """The metadata's plain columns as text."""
-    kept = {}
-    for name, value in row.items():
-        if name in (*_REQUIRED, "labels") or value is None or isinstance(value, (list, dict, bytes)):
-            continue
-        kept[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return kept
