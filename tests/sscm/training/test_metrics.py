@@ -5,6 +5,7 @@ import time
 import httpx
 import pytest
 import ray
+import ray.data
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -79,19 +80,32 @@ def test_an_epoch_is_told_with_what_was_not_told_of_its_steps(told):
     assert told["sscm_training_epoch", ("run", "a")] == 4
 
 
+def missing(wanted, **labels):
+    """Those of some series that a node's agent does not show within a minute; labels are those of the samples meant."""
+    node = ray.nodes()[0]
+    agent = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    end = time.monotonic() + 60
+    while wanted and time.monotonic() < end:
+        time.sleep(1)
+        text = httpx.get(agent, timeout=10).text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        seen = {s.name: {"instance", *s.labels} for s in samples if labels.items() <= s.labels.items()}
+        wanted = {series for series in wanted if not series.labels <= seen.get(series.metric, set())}
+    return wanted
+
+
 def test_a_nodes_agent_shows_what_dashboards_and_alerts_ask_for(ray_session):
     training = metrics.TrainingMetrics("live")
     training.step(1, torch.tensor([4.0, 3.0, 2.0, -1.0]), 256)
     training.epoch(EPOCH)
     wanted = {series for _, series in asked("ray_sscm_training_")}
     assert len({series.metric for series in wanted}) == 10
-    node = ray.nodes()[0]
-    agent = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    end, missing = time.monotonic() + 60, wanted
-    while missing and time.monotonic() < end:
-        time.sleep(1)
-        text = httpx.get(agent, timeout=10).text
-        samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
-        seen = {s.name: set(s.labels) for s in samples if s.labels.get("run") == "live"}
-        missing = {series for series in wanted if not series.labels <= seen.get(series.metric, set())}
-    assert not missing
+    assert not missing(wanted, run="live")
+
+
+def test_ray_tells_what_dashboards_and_alerts_ask_it_for(ray_session):
+    ray.data.range(8, override_num_blocks=4).map_batches(lambda batch: batch).materialize()
+    of_gpus = () if torch.cuda.is_available() else ("ray_node_gpus_utilization", "ray_node_gram_used")
+    wanted = {series for _, series in asked("ray_") if not series.metric.startswith(("ray_sscm_", *of_gpus))}
+    assert {series.metric.split("_")[1] for series in wanted} == {"data", "node", "object"}
+    assert not missing(wanted)
