@@ -118,10 +118,11 @@ class RangedFile(io.RawIOBase):
         self._inner.seek(start)
         try:
             data = bytes(self._inner.read(stop - start))
-        except IndexError as error:
-            # s3fs looks for the message of what was raised; a timeout, for one, has none.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
+        except (IndexError, TypeError) as error:
+            # s3fs looks into the message of what was raised; a timeout, for one, and some of Ceph's answers have none.
+            seen = error.__context__
+            if isinstance(seen, OSError):
+                raise seen from seen.__cause__
             raise
         if len(data) != stop - start:
             raise TruncatedError(f"{len(data)} bytes came of {stop - start}")

@@ -19,7 +19,7 @@ from sscm.archive.statistics import merge_statistics
 from sscm.sensors import Modality, sentinel1, sentinel2
 from sscm.workspace import Workspace, open_workspace
 
-pytest_plugins = ["tests.plugins.bigearthnet"]
+pytest_plugins = ["tests.plugins.bigearthnet", "tests.plugins.object_store"]
 
 PIXELS = 24
 """Side of the patches of small archives, pixels at 10 m."""

@@ -23,7 +23,7 @@ from sscm.errors import ConflictError, GenerationError, IntegrityError
 from sscm.index.manifest import AdaptationInfo, Generation, SegmentInfo
 from sscm.index.segment import Segment, open_segment
 from sscm.index.tombstones import bury, read_tombstones
-from sscm.retries import retrying
+from sscm.retries import retrying, status_of
 from sscm.storage_errors import storage_errors
 from sscm.version import code_version
 from sscm.workspace import INDEX, Workspace
@@ -216,10 +216,13 @@ def _create(workspace: Workspace, data: bytes, *parts: str) -> None:
         # Object stores put an object on the condition that there is none (S3: If-None-Match).
         try:
             retrying(lambda: workspace.fs.pipe_file(workspace.path_of(*parts), data, mode="create"))
-        except FileExistsError:
+        except OSError as error:
+            # 412 without saying which condition failed, as Ceph answers, is not taken for FileExistsError by s3fs.
+            if not isinstance(error, FileExistsError) and status_of(error) != 412:
+                raise
             # It may be ours: an attempt whose answer was lost is made again.
             if workspace.read_bytes(*parts) != data:
-                raise
+                raise FileExistsError(workspace.uri_of(*parts)) from error
         return
     target = Path(workspace.path_of(*parts))
     target.parent.mkdir(parents=True, exist_ok=True)

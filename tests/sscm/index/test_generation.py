@@ -22,6 +22,7 @@ from sscm.index.generation import (
 )
 from sscm.index.segment import open_segment, write_segment
 from sscm.index.tombstones import write_tombstones
+from tests.plugins.growing import begin
 
 
 @pytest.fixture
@@ -340,8 +341,16 @@ def test_on_an_object_store(bucket, make, rows_factory):
     np.testing.assert_array_equal(segment.vectors("s2"), rows_factory(list(range(10)))[1]["s2"])
     assert segment.find("pair_0004") == 4
     bucket.write_bytes(b"short", "index", "segments", written.segments[0].name, "vectors_s1.npy")
-    with pytest.raises(IntegrityError, match=r"s3://archive-of-tests/w/.*vectors_s1.npy has 5 bytes"):
+    with pytest.raises(IntegrityError, match=f"{bucket.uri}/.*vectors_s1.npy has 5 bytes"):
         open_segments(bucket, written)
     bucket.delete("index", "segments", written.segments[0].name, "vectors_s1.npy")
     with pytest.raises(IntegrityError, match=r"vectors_s1.npy is missing"):
         open_segments(bucket, written)
+
+
+def test_a_store_that_does_not_say_which_condition_failed(remote, proxy, rows_factory):
+    later = dataclasses.replace(begin(remote, *rows_factory(list(range(4)))), number=2)
+    remote.write_json({"of": "another"}, "index", "generations", "2", "manifest.json")
+    proxy.add("status", status=412, method="PUT", path="generations/2/")
+    with pytest.raises(ConflictError, match="another `sscm index` committed first"):
+        commit(remote, later)
