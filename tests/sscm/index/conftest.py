@@ -1,6 +1,7 @@
 """Segments made by code, without images or a model."""
 
 import contextlib
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -117,23 +118,16 @@ def embedded(monkeypatch):
 
 
 @pytest.fixture
-def bucket(monkeypatch, free_port):
-    """A bucket on a server that speaks S3, on a free port."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
+def bucket(behind, store_url, store_credentials, monkeypatch):
+    """A workspace in a bucket of its own on a server that speaks S3."""
+    name = f"sscm-{uuid.uuid4().hex[:12]}"
+    behind.mkdir(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", store_credentials["key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", store_credentials["secret"])
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port}")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port, verbose=False)
-    server.start()
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("archive-of-tests")
-    yield open_workspace("s3://archive-of-tests/w")
-    s3fs.S3FileSystem().rm("archive-of-tests", recursive=True)  # the process's servers share what they hold
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", store_url)
+    yield open_workspace(f"s3://{name}/w")
+    behind.rm(name, recursive=True)
 
 
 def make_small(workspace):

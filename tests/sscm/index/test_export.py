@@ -468,25 +468,6 @@ def test_the_generation_is_kept_from_collection_meanwhile(index, target, monkeyp
     assert pins.leases(index) == ()
 
 
-@pytest.fixture
-def bucket(monkeypatch, free_port):
-    """A bucket on a server that speaks S3, on a free port."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port}")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=free_port, verbose=False)
-    server.start()
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("exports-of-tests")
-    yield open_workspace("s3://exports-of-tests/w")
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
 def test_from_and_to_an_object_store(bucket, make, monkeypatch):
     make(bucket, 1, range(10), range(10, 15))
     make(bucket, 2, range(4))
