@@ -111,6 +111,24 @@ def read_options(scheme: str) -> dict[str, Any]:
     return {"max_concurrency": 1} if scheme in S3 else {}
 
 
+def remove(fs: Any, path: str) -> None:
+    """Delete a file, or a folder with all that is in it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        PermissionError: something is still there.
+    """
+    if fs.protocol != S3:
+        fs.rm(path, recursive=True)
+    elif fs.info(path)["type"] != "directory":
+        fs.rm_file(path)
+    else:
+        fs.rm(path, recursive=True)
+        # Many objects are deleted by one request, and s3fs does not read in its answer which were refused.
+        if left := fs.find(path):
+            raise PermissionError(f"{len(left)} objects are still there")
+
+
 def is_marker(path: str, folder: str) -> bool:
     """Whether a name in a listing is the empty object that stands for the folder itself, as S3's web console makes."""
     return path.endswith("/") and path.rstrip("/") == folder.rstrip("/")

@@ -198,7 +198,7 @@ class Workspace:
     def delete(self, *parts: str) -> None:
         """Delete a file or a folder with all that is in it; nothing happens where there is none."""
         with storage_errors("delete", self.uri_of(*parts)), contextlib.suppress(FileNotFoundError):
-            retrying(lambda: self.fs.rm(self.path_of(*parts), recursive=True))
+            retrying(lambda: storage.remove(self.fs, self.path_of(*parts)))
 
     def local_copy(self, folder: Path, *parts: str) -> Path:
         """A local path with the content of a file: the file itself where it is local, else a download into folder."""

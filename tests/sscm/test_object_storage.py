@@ -154,6 +154,19 @@ def test_a_store_that_refuses_is_asked_a_few_times(filled, proxy):
         assert len(proxy.requests) == retries.REFUSALS
 
 
+def test_what_is_not_deleted_is_told(filled, proxy, quick, monkeypatch):
+    proxy.add("status", status=403, method="DELETE")
+    with pytest.raises(WorkspaceError, match=r"cannot delete.*the store refuses"):
+        filled.delete("folder", "file")
+    monkeypatch.setattr(filled.fs, "rm", lambda path, recursive: [])  # as s3fs where the answer lists refusals
+    with pytest.raises(WorkspaceError, match="1 objects are still there"):
+        filled.delete("folder")
+    proxy.clear()
+    filled.delete("folder", "file")
+    filled.delete("folder", "file")
+    assert not filled.exists("folder")
+
+
 def test_no_credentials(proxy, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
