@@ -107,6 +107,13 @@ def most_resources() -> dict[str, float]:
     return {name: max(have.get(name, 0.0), float(most.get(name, 0.0))) for name in {*have, *most}}
 
 
+def object_store_bytes() -> float:
+    """Object store of the node that this process runs on."""
+    here = ray.get_runtime_context().get_node_id()
+    resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return float(resources.get("object_store_memory", 0))
+
+
 def core_share() -> float:
     """Logical CPUs that a process claims which keeps one core busy.
 

@@ -1,9 +1,9 @@
 """The training stream: windows of an epoch, read ahead by Ray Data from the shards that the manifest names.
 
 What is read in which order is :mod:`sscm.archive.order`'s. Ray Data reads ahead in short executions, a bounded number
-of bytes each, while the one before is used up; they run on over the ends of epochs, so that an epoch costs no start-up.
-One long execution would keep its scheduler busy for as long as training is slower than reading: measured on two cores,
-its thread took 70 % of one of them.
+of bytes each, two at a time while the one before them is used up; they run on over the ends of epochs, so that an epoch
+costs no start-up. One long execution would keep its scheduler busy for as long as training is slower than reading:
+measured on two cores, its thread took 70 % of one of them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,12 @@ from sscm.errors import IntegrityError
 from sscm.sensors import Modality
 from sscm.workspace import ARCHIVE, Workspace
 
-READ_AHEAD_BYTES = 256_000_000
-"""About what one execution reads; two of them are held at most."""
+READ_AHEAD_BYTES = 512_000_000
+"""About what one execution reads at most: what it costs, a tenth of a second, is little beside that."""
+STORE_SHARE = 0.2
+"""Share of a node's object store that the executions of its workers may fill at a time; there are three of each."""
+EXECUTIONS = 2
+"""Executions that read at a time."""
 
 Batch = dict[str, npt.NDArray[Any]]
 
@@ -46,12 +50,14 @@ class Reader:
         epochs: epochs to read.
         deals: how the first of them has been dealt so far; the last deal says how many workers there are now.
         steps: steps of the first epoch that were done since its last deal.
+        neighbours: workers on this node, this one counted.
     """
 
     worker: int
     epochs: range
     deals: tuple[Deal, ...]
     steps: int = 0
+    neighbours: int = 1
 
     @property
     def workers(self) -> int:
@@ -133,22 +139,26 @@ def _read_ahead(
     read = _window_reader(workspace, stream_columns(manifest.modalities))
     windows = (window for _, window in reader.windows(plan))
     pair_bytes = sum(group.nbytes for modality in manifest.modalities for group in modality.groups)
+    most = min(READ_AHEAD_BYTES, int(runtime.object_store_bytes() * STORE_SHARE / reader.neighbours))
     # The first executions are small, so that the first batch is there soon.
-    sizes = itertools.chain((READ_AHEAD_BYTES >> shift for shift in (3, 2, 1)), itertools.repeat(READ_AHEAD_BYTES))
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+    sizes = itertools.chain((most >> shift for shift in (3, 2, 1)), itertools.repeat(most))
+    with ThreadPoolExecutor(EXECUTIONS, thread_name_prefix="read-ahead") as pool:
+        pending: deque[Future[list[tuple[Window, ray.ObjectRef]]]] = deque()
 
-        def start() -> Future[list[tuple[Window, ray.ObjectRef]]] | None:
+        def start() -> None:
             chosen: list[Window] = []
             room = next(sizes)
             while room > 0 and (window := next(windows, None)) is not None:
                 chosen.append(window)
                 room -= pair_bytes * sum(piece.rows for piece in _pieces(plan, window))
-            return pool.submit(_execute, plan, chosen, read) if chosen else None
+            if chosen:
+                pending.append(pool.submit(_execute, plan, chosen, read))
 
-        pending = start()
-        while pending is not None:
-            tables = deque(pending.result())
-            pending = start()
+        for _ in range(EXECUTIONS):
+            start()
+        while pending:
+            tables = deque(pending.popleft().result())
+            start()
             while tables:
                 window, reference = tables.popleft()
                 yield window, ray.get(reference)

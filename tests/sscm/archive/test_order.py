@@ -94,11 +94,11 @@ def test_who_goes_on_with_as_many_workers_sees_the_same_batches(steps):
 
 
 def test_what_has_been_seen_is_not_read_again():
-    plan = plan_of(sizes=((64,) * 40,), batch_size=64)
+    plan = plan_of(sizes=((64,) * 5 * WINDOW,), batch_size=64)
     every = list(plan.windows(0, [Deal(0, 1)], 0))
     assert [len(window.portions) for window in every] == [WINDOW] * 5
-    assert len(list(plan.windows(0, [Deal(0, 1)], 0, 16))) == 3
-    [window] = plan.windows(0, [Deal(0, 1)], 0, 39)
+    assert len(list(plan.windows(0, [Deal(0, 1)], 0, 2 * WINDOW))) == 3
+    [window] = plan.windows(0, [Deal(0, 1)], 0, 5 * WINDOW - 1)
     assert len(window.slots) == 64 == sum(len(portion) for portion in window.portions)
 
 
@@ -122,10 +122,10 @@ def test_epochs_differ_and_repeat_by_seed():
 
 
 def test_pairs_of_a_window_are_mixed():
-    plan = plan_of(sizes=((64,) * 8,), batch_size=64)
+    plan = plan_of(sizes=((64,) * WINDOW,), batch_size=64)
     [window] = plan.windows(0, [Deal(0, 1)], 0)
-    counts = np.bincount(window.slots[:64], minlength=8)
-    assert counts.min() >= 2 and counts.max() <= 20
+    counts = np.bincount(window.slots[:64], minlength=WINDOW)
+    assert counts.min() >= 2 and counts.max() <= 24
 
 
 def test_shares_differ_by_one_pair_at_most():
