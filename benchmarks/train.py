@@ -1,8 +1,8 @@
 """Training and embedding through Ray against the same work without it, and what a start and a lost worker cost.
 
-On the archive of ``sscm demo`` (2,000 simulated Sentinel pairs; made first where it is not), with the encoders that the
-demo trains: small ones, so that what surrounds them shows. In turns (A B A B …), medians of the rounds. Parts, each by
-itself with ``--only``:
+On the archive of ``sscm demo`` (2,000 simulated Sentinel pairs; made first where it is not), with resnet18 at 120
+pixels, the default, or with the encoders that the demo trains (``--small``), so that what surrounds them shows. In
+turns (A B A B …), medians of the rounds. Parts, each by itself with ``--only``:
 
 * ``step``: pairs/s of an epoch through Ray Data and Ray Train, against the same step on tensors in memory;
 * ``workers``: two workers of one core against twice one worker of one core;
@@ -16,6 +16,7 @@ Run: ``python benchmarks/train.py [--only step] [--demo demo] [--json FILE]``; `
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -36,11 +37,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 from stream import Row, row
 
-from sscm.archive.manifest import read_manifest
+from sscm.archive.manifest import read_manifest, write_manifest
 from sscm.archive.order import Deal, StreamPlan, pieces_of
 from sscm.archive.schema import decode_group
 from sscm.archive.stream import Reader, _epoch_batches, _pieces, read_pieces, stream_columns
-from sscm.config import DemoConfig, IndexConfig, IngestConfig, SyntheticConfig, TrainConfig
+from sscm.config import DemoConfig, IndexConfig, IngestConfig, ModelConfig, SyntheticConfig, TrainConfig
 from sscm.demo import MODEL, demo
 from sscm.index.embed import embed_shards
 from sscm.model.bundle import load_bundle, make_encoders
@@ -53,11 +54,15 @@ from tests.plugins.raylets import command, raylets, workers_of
 
 PARTS = ("step", "workers", "embed", "start", "recovery")
 BATCH = 128
+SMALL = MODEL
+"""The demo's encoders."""
+model = ModelConfig()
+"""The encoders that are trained."""
 
 
 def config_of(workspace: Workspace, name: str, **changes: Any) -> TrainConfig:
     """The demo's training under another name."""
-    settings: dict[str, Any] = {"epochs": 4, "batch_size": BATCH, "lr": 2e-3, "model": MODEL}
+    settings: dict[str, Any] = {"epochs": 4 if model == SMALL else 3, "batch_size": BATCH, "lr": 2e-3, "model": model}
     return TrainConfig(workspace=workspace.uri, name=name, **(settings | changes))
 
 
@@ -70,11 +75,12 @@ def through_ray(workspace: Workspace, name: str, **changes: Any) -> tuple[float,
     return pairs / seconds, waited / seconds
 
 
-def in_memory(workspace: Workspace, epochs: int, threads: int) -> float:
+def in_memory(workspace: Workspace, threads: int) -> float:
     """Pairs/s of the same step on one epoch's batches, held as tensors; the first epoch does not count."""
     torch.set_num_threads(threads)
     manifest = read_manifest(workspace)
-    config = config_of(workspace, "memory", epochs=epochs)
+    config = config_of(workspace, "memory")
+    epochs = config.epochs
     plan = StreamPlan(shards=manifest.of_split("train"), seed=0, batch_size=BATCH)
     reader = Reader(worker=0, epochs=range(1), deals=(Deal(0, 1),))
     columns = stream_columns(manifest.modalities)
@@ -101,7 +107,7 @@ def steps(workspace: Workspace, rounds: int) -> list[Row]:
     found = []
     with ray_session():
         for number in range(rounds):
-            peer = in_memory(workspace, 4, 2)
+            peer = in_memory(workspace, 2)
             ours, waited = through_ray(workspace, f"bench-{time.time_ns()}-{number}")
             found.append((ours, peer, waited))
     print(f"rounds: {[[round(value, 3) for value in values] for values in found]}")
@@ -185,7 +191,7 @@ def start(workspace: Workspace, rounds: int) -> list[Row]:
         for number in range(rounds):
             words = [sys.executable, "-c", "import sys; from sscm.cli import main; sys.exit(main())", "train"]
             words += ["--workspace", workspace.uri, "--name", f"bench-{time.time_ns()}-{number}", "--epochs", "1"]
-            words += ["--batch-size", str(BATCH), "--backbone", MODEL.backbone, "--image-size", str(MODEL.image_size)]
+            words += ["--batch-size", str(BATCH), "--backbone", SMALL.backbone, "--image-size", str(SMALL.image_size)]
             begun = time.perf_counter()
             environment = {**os.environ, "RAY_ADDRESS": address}
             process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
@@ -211,7 +217,7 @@ def recovery(workspace: Workspace, rounds: int) -> list[Row]:
         with tempfile.TemporaryDirectory() as folder, raylets(1, 3, 3) as (cluster, nodes):
             log = Path(folder) / "log"
             words = ["train", "--workspace", workspace.uri, "--name", name, "--epochs", 6, "--batch-size", BATCH]
-            words += ["--backbone", MODEL.backbone, "--image-size", MODEL.image_size, "--workers", 2]
+            words += ["--backbone", SMALL.backbone, "--image-size", SMALL.image_size, "--workers", 2]
             words += ["--cpus-per-worker", 1]
             with command(cluster, log, *words) as process:
                 _wait_for(log, r"epoch   2/6", process)
@@ -237,6 +243,23 @@ def _wait_for(log: Path, pattern: str, process: subprocess.Popen[bytes]) -> re.M
     raise RuntimeError(log.read_text()[-3000:])
 
 
+def link_archive(demo_folder: Path, folder: Path, pairs: int) -> None:
+    """The demo's archive, of whose training split some row groups are left."""
+    manifest = read_manifest(open_workspace(str(demo_folder)))
+    shards = []
+    for shard in manifest.shards:
+        kept = len(shard.row_groups)
+        if shard.split == "train":
+            kept = min(kept, -(-pairs // max(shard.row_groups)))
+            pairs -= sum(shard.row_groups[:kept])
+        groups, complete = shard.row_groups[:kept], shard.complete[:kept]
+        if kept:
+            shards.append(dataclasses.replace(shard, row_groups=groups, complete=complete, rows=sum(groups)))
+    (folder / "archive").mkdir()
+    (folder / "archive" / "shards").symlink_to(demo_folder / "archive" / "shards")
+    write_manifest(open_workspace(str(folder)), dataclasses.replace(manifest, shards=tuple(shards)))
+
+
 def main() -> None:
     """Run the parts that are asked for."""
     runs: dict[str, Callable[[Workspace, int], list[Row]]] = dict(
@@ -246,14 +269,18 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--demo", type=Path, default=Path("demo"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="the demo's encoders instead of resnet18")
+    parser.add_argument("--pairs", type=int, default=512, help="pairs of an epoch of step and workers")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    global model
+    model = SMALL if arguments.small else ModelConfig()
     if not (arguments.demo / "models" / "LATEST.json").exists():
         demo(DemoConfig(workspace=str(arguments.demo), serve=False))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="sscm-train-") as folder:
         # Runs go beside a link to the archive, not among those of the demo.
-        (Path(folder) / "archive").symlink_to(arguments.demo.resolve() / "archive")
+        link_archive(arguments.demo.resolve(), Path(folder), 1_400 if arguments.small else arguments.pairs)
         (Path(folder) / "models").mkdir()
         for found in (arguments.demo / "models").iterdir():
             (Path(folder) / "models" / found.name).symlink_to(found.resolve())

@@ -24,8 +24,8 @@ from sscm.errors import ConfigError
 
 _EPOCH, _PIECE, _WINDOW, _DEAL = 1, 2, 3, 4
 """What a random order is of: part of its key, so that no two are the same."""
-WINDOW = 6
-"""Portions gathered and mixed together: 384 pairs, about 106 MB of Sentinel pairs."""
+WINDOW = 4
+"""Portions gathered and mixed together: 256 pairs, about 70 MB of Sentinel pairs."""
 
 
 @dataclass(frozen=True, order=True)

@@ -33,8 +33,9 @@ from sscm.workspace import ARCHIVE, Workspace
 
 READ_AHEAD_BYTES = 512_000_000
 """About what one execution reads at most: what it costs, a tenth of a second, is little beside that."""
-STORE_SHARE = 0.2
-"""Share of a node's object store that the executions of its workers may fill at a time; there are three of each."""
+STORE_SHARE = 0.15
+"""Share of a node's object store that one execution of each of its workers may fill: there are three of each, beside
+the windows in use, and from four fifths on Ray writes objects to disk."""
 EXECUTIONS = 2
 """Executions that read at a time."""
 
@@ -130,29 +131,76 @@ def stream_batches(
             yield _epoch_batches(tables, manifest, plan, reader, epoch)
 
 
+class _Executions:
+    """Runs Ray Data executions: one after the other in this process until an actor that does so is up.
+
+    The schedulers of Ray Data are threads of Python. In the process that trains they would hold up each of its steps:
+    measured with small encoders on two cores, by a fifth.
+    """
+
+    def __init__(self, workspace: Workspace, columns: Sequence[str]) -> None:
+        self._columns = workspace, tuple(columns)
+        self._actor: Any = _Scheduler.options(max_concurrency=EXECUTIONS).remote(*self._columns)  # type: ignore[attr-defined]
+        self._ready = self._actor.ready.remote()
+        self._is_ready = False
+
+    def __call__(self, asked: Sequence[str]) -> list[ray.ObjectRef]:
+        """Tables of some windows, each given by its row groups as JSON; references in the same order."""
+        self._is_ready = self._is_ready or bool(ray.wait([self._ready], timeout=0)[0])
+        if self._is_ready:
+            found: list[ray.ObjectRef] = ray.get(self._actor.execute.remote(asked))
+            return found
+        return execute(asked, *self._columns)
+
+    def close(self) -> None:
+        """End the actor."""
+        ray.kill(self._actor)
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)
+class _Scheduler:
+    """Runs the Ray Data executions of one worker."""
+
+    def __init__(self, workspace: Workspace, columns: Sequence[str]) -> None:
+        self._columns = workspace, columns
+
+    def ready(self) -> None:
+        """Return once the actor is up."""
+
+    def execute(self, asked: Sequence[str]) -> list[ray.ObjectRef]:
+        """See :func:`execute`."""
+        return execute(asked, *self._columns)
+
+
 def _read_ahead(
     workspace: Workspace, manifest: Manifest, plan: StreamPlan, reader: Reader
 ) -> Generator[tuple[Window, pa.Table], None, None]:
     """Windows and their tables, in order; Ray Data reads some while others are used."""
-    runtime.quiet_ray_data()
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
-    read = _window_reader(workspace, stream_columns(manifest.modalities))
     windows = (window for _, window in reader.windows(plan))
     pair_bytes = sum(group.nbytes for modality in manifest.modalities for group in modality.groups)
     most = min(READ_AHEAD_BYTES, int(runtime.object_store_bytes() * STORE_SHARE / reader.neighbours))
     # The first executions are small, so that the first batch is there soon.
     sizes = itertools.chain((most >> shift for shift in (3, 2, 1)), itertools.repeat(most))
-    with ThreadPoolExecutor(EXECUTIONS, thread_name_prefix="read-ahead") as pool:
+    executions = _Executions(workspace, stream_columns(manifest.modalities))
+    with contextlib.closing(executions), ThreadPoolExecutor(EXECUTIONS, thread_name_prefix="read-ahead") as pool:
         pending: deque[Future[list[tuple[Window, ray.ObjectRef]]]] = deque()
+        following: list[Window] = []
+
+        def read(chosen: list[Window]) -> list[tuple[Window, ray.ObjectRef]]:
+            asked = [json.dumps([dataclasses.astuple(piece) for piece in _pieces(plan, window)]) for window in chosen]
+            return list(zip(chosen, executions(asked), strict=True))
 
         def start() -> None:
-            chosen: list[Window] = []
             room = next(sizes)
-            while room > 0 and (window := next(windows, None)) is not None:
-                chosen.append(window)
+            chosen: list[Window] = []
+            while (window := following.pop() if following else next(windows, None)) is not None:
                 room -= pair_bytes * sum(piece.rows for piece in _pieces(plan, window))
+                if chosen and room < 0:
+                    following.append(window)
+                    break
+                chosen.append(window)
             if chosen:
-                pending.append(pool.submit(_execute, plan, chosen, read))
+                pending.append(pool.submit(read, chosen))
 
         for _ in range(EXECUTIONS):
             start()
@@ -164,15 +212,23 @@ def _read_ahead(
                 yield window, ray.get(reference)
 
 
-def _execute(
-    plan: StreamPlan, windows: Sequence[Window], read: Callable[[Mapping[str, Any]], pa.Table]
-) -> list[tuple[Window, ray.ObjectRef]]:
-    """Read windows by one Ray Data execution: each with a reference to its table, in order."""
-    items = [{"pieces": json.dumps([dataclasses.astuple(p) for p in _pieces(plan, window)])} for window in windows]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        read, batch_size=1, batch_format="numpy", num_cpus=1
+def execute(asked: Sequence[str], workspace: Workspace, columns: Sequence[str]) -> list[ray.ObjectRef]:
+    """Read row groups by one Ray Data execution.
+
+    Args:
+        asked: JSON of the row groups of one table each.
+        workspace: where the archive is.
+        columns: what is read of them.
+
+    Returns:
+        References to the tables, in order.
+    """
+    runtime.quiet_ray_data()
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    dataset = ray.data.from_items([{"pieces": pieces} for pieces in asked], override_num_blocks=len(asked)).map_batches(
+        _window_reader(workspace, columns), batch_size=1, batch_format="numpy", num_cpus=1
     )
-    return list(zip(windows, dataset.materialize().to_arrow_refs(), strict=True))
+    return list(dataset.materialize().to_arrow_refs())
 
 
 def _pieces(plan: StreamPlan, window: Window) -> list[Piece]:

@@ -280,6 +280,7 @@ def _dataset(embedder: tuple[Any, ...], shards: Sequence[Shard], config: IndexCo
         compute=ray.data.ActorPoolStrategy(size=min(config.actors, len(shards))),
         num_cpus=config.cpus_per_actor,
         num_gpus=1 if config.gpu else 0,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_actor), **runtime.TORCH_ENVIRONMENT}},
     )
 
 

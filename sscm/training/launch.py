@@ -8,7 +8,6 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.fs
 import ray
 import ray.train
 import ray.train.torch
@@ -27,6 +26,7 @@ from sscm.progress import progress
 from sscm.training.job import WorkerJob
 from sscm.training.loop import NON_FINITE, train_worker
 from sscm.training.progress import BoardFollower, TrainingBoard, print_epoch, print_start
+from sscm.training.run_storage import run_storage
 from sscm.workspace import MODELS, RUNS, Workspace, open_workspace
 
 SETTINGS = "settings.json"
@@ -123,11 +123,10 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
                 max_failures=config.max_failures, controller_failure_limit=config.max_failures
             ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            # Threads that spin while they wait would starve the stream's tasks, and each other where cores are short.
             worker_runtime_env={
-                "env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_worker), "OMP_WAIT_POLICY": "PASSIVE"}
+                "env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_worker), **runtime.TORCH_ENVIRONMENT}
             },
-            **_storage(job.workspace),
+            **run_storage(job.workspace),
         ),
     )
     job.workspace.delete(RUNS, job.name, NON_FINITE)  # of a run that is resumed
@@ -145,14 +144,6 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
             f"run {job.name} stopped: the loss of step {bad['step']} or its gradient is not finite; {where} names "
             f"its batch's {len(bad['pair_ids'])} pairs: look at them, or train under another --name with a smaller --lr"
         )
-
-
-def _storage(workspace: Workspace) -> dict[str, Any]:
-    """Ray Train's storage: the workspace's own file system."""
-    if workspace.is_local:
-        return {"storage_path": workspace.path_of(RUNS)}
-    handler = pyarrow.fs.FSSpecHandler(workspace.fs)
-    return {"storage_path": workspace.path_of(RUNS), "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
 
 
 def _as_begun(workspace: Workspace, manifest: Manifest, config: TrainConfig) -> Manifest:

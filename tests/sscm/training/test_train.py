@@ -1,14 +1,19 @@
 """Training on Ray Train, with two workers, through its failures and its resumption."""
 
 import dataclasses
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from sscm.config import ModelConfig, TrainConfig
+from sscm.config import ExportModelConfig, ModelConfig, TrainConfig
 from sscm.errors import ConfigError, ManifestError, TrainingError
 from sscm.model.bundle import load_bundle
+from sscm.training.export import export_model
 from sscm.training.launch import require_resources, train
+from tests.plugins.fault_proxy import Fault
+from tests.plugins.raylets import until
 
 MODEL = ModelConfig(backbone="resnet10t", dimension=16, image_size=32)
 
@@ -55,6 +60,30 @@ def test_a_loss_gone_non_finite_ends_the_run_at_once_and_names_the_pairs(archive
     assert found["step"] == 1 and len(set(found["pair_ids"])) == 16
     assert all(pair_id.startswith("pair_") for pair_id in found["pair_ids"])
     assert not archive.exists("models")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_storage_that_is_away_for_a_while_ends_nothing(remote, proxy, archive_factory):
+    archive_factory(remote)
+    away = Fault("status", until=0.0)
+    proxy.faults = [away]
+
+    def take_away():
+        until(lambda: remote.exists("runs", "run", "metrics.json"), 120, "the first epoch")
+        away.until = time.monotonic() + 12
+
+    thread = threading.Thread(target=take_away)
+    thread.start()
+    bundle = train(config_of(remote, workers=1, epochs=3, checkpoint_minutes=0.005, max_failures=0))
+    thread.join(120)
+    assert away.done > 3
+    assert [metrics["epoch"] for metrics in bundle.record["epochs"]] == [1, 2, 3]
+    exported = export_model(ExportModelConfig(workspace=remote.uri, run="run"))
+    assert len(exported.record["epochs"]) == 3
+    with pytest.raises(ConfigError, match=r"has no checkpoint 'nothing'; it has \['checkpoint_"):
+        export_model(ExportModelConfig(workspace=remote.uri, run="run", checkpoint="nothing"))
+    with pytest.raises(ConfigError, match="has no checkpoint; this workspace has runs"):
+        export_model(ExportModelConfig(workspace=remote.uri, run="none"))
 
 
 @pytest.mark.usefixtures("ray_session")
