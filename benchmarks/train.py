@@ -222,7 +222,7 @@ def recovery(workspace: Workspace, rounds: int) -> list[Row]:
             with command(cluster, log, *words) as process:
                 _wait_for(log, r"epoch   2/6", process)
                 time.sleep(1.0)
-                workers_of(nodes[1])[0].send_signal(signal.SIGKILL)
+                next(worker for node in nodes for worker in workers_of(node)).send_signal(signal.SIGKILL)
                 died = time.perf_counter()
                 found = _wait_for(log, r"at step 1\b[\s\S]*2 workers at step \d+: (\d+) of", process)
                 lost.append(time.perf_counter() - died)
