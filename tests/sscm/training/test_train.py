@@ -1,6 +1,7 @@
 """Training on Ray Train, with two workers, through its failures and its resumption."""
 
 import dataclasses
+import json
 import threading
 import time
 
@@ -13,6 +14,7 @@ from sscm.model.bundle import load_bundle
 from sscm.training.export import export_model
 from sscm.training.launch import require_resources, train
 from tests.plugins.fault_proxy import Fault
+from tests.plugins.object_store import QUICK
 from tests.plugins.raylets import until
 
 MODEL = ModelConfig(backbone="resnet10t", dimension=16, image_size=32)
@@ -63,7 +65,9 @@ def test_a_loss_gone_non_finite_ends_the_run_at_once_and_names_the_pairs(archive
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_storage_that_is_away_for_a_while_ends_nothing(remote, proxy, archive_factory):
+def test_storage_that_is_away_for_a_while_ends_nothing(remote, proxy, archive_factory, store_credentials, monkeypatch):
+    # Workers have no AWS_* variables: what they need travels with the workspace.
+    monkeypatch.setenv("SSCM_STORAGE_OPTIONS", json.dumps({"s3": {**store_credentials, "config_kwargs": QUICK}}))
     archive_factory(remote)
     away = Fault("status", until=0.0)
     proxy.faults = [away]
@@ -74,7 +78,7 @@ def test_storage_that_is_away_for_a_while_ends_nothing(remote, proxy, archive_fa
 
     thread = threading.Thread(target=take_away)
     thread.start()
-    bundle = train(config_of(remote, workers=1, epochs=3, checkpoint_minutes=0.005, max_failures=0))
+    bundle = train(config_of(remote, workers=1, epochs=3, checkpoint_minutes=0.03, max_failures=0))
     thread.join(120)
     assert away.done > 3
     assert [metrics["epoch"] for metrics in bundle.record["epochs"]] == [1, 2, 3]
