@@ -126,7 +126,7 @@ def _submit(
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if trains and config.gpu else 0,
         max_retries=0,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_worker)}},
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_worker), **runtime.TORCH_ENVIRONMENT}},
     )
     data = prepared[config.model.image_size] if trains else None
     reference: ray.ObjectRef = task.remote(trial, shared, data, name, board)
