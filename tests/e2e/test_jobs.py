@@ -34,12 +34,14 @@ def ports(count):
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
     """Address of a Ray head that ``ray start`` runs in the foreground; ended by its own process group."""
-    port, dashboard, client, agent = ports(4)
+    port, dashboard, client, agent, stats, metrics = ports(6)
     folder = Path("/tmp") / f"sscm-ray-{os.getpid()}"  # Ray's sockets want a short path
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTEST"))}
     environment["PATH"] = f"{RAY.parent}:{environment['PATH']}"
     environment["HOME"] = str(tmp_path_factory.mktemp("home"))  # where the token of this cluster alone goes
     environment["RAY_AUTH_MODE"] = "token"
+    environment |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    environment |= {"RAY_SERVE_HAPROXY_STATS_PORT": str(stats), "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics)}
     subprocess.run(
         [str(RAY), "get-auth-token", "--generate"], env=environment, check=True, capture_output=True, timeout=60
     )
@@ -96,7 +98,7 @@ def submit(head, *words):
 
 
 @pytest.mark.timeout(600)
-def test_train_and_index_as_jobs(head, archive):
+def test_train_index_and_serve_on_a_cluster(head, archive, tmp_path):
     code, said = submit(
         head,
         *("train", "--workspace", archive.uri, "--name", "job", "--epochs", 1, "--batch-size", 32),
@@ -112,3 +114,25 @@ def test_train_and_index_as_jobs(head, archive):
     code, said = submit(head, "train", "--workspace", archive.uri, "--name", "job", "--batch-size", 32)
     assert code != 0
     assert "run 'job' exists" in said
+
+    # The same cluster serves what the jobs made, by Ray's own command.
+    address, environment = head
+    [port] = ports(1)
+    settings = tmp_path / "serve.yaml"
+    written = [RAY.with_name("sscm"), "serve", "--workspace", archive.uri, "--port", port, "--write", settings]
+    serve = [RAY.with_name("serve"), "deploy", settings, "--address", address]
+    for command in (written, serve):
+        subprocess.run([str(word) for word in command], env=environment, check=True, capture_output=True, timeout=120)
+    url = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                break
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    query = {"id": "pair_0003", "modality": "s1", "target": "s2", "limit": 5}
+    found = httpx.post(f"{url}/v1/search", json=query, timeout=30)
+    assert found.status_code == 200, found.text
+    assert len(found.json()["features"]) == 5
