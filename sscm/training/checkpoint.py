@@ -22,10 +22,12 @@ from sscm.errors import TrainingError
 from sscm.model.bundle import Bundle, load_bundle, make_bundle, save_bundle
 from sscm.training.job import WorkerJob
 from sscm.training.step import TrainingStep
-from sscm.workspace import RUNS, open_workspace
+from sscm.workspace import RUNS, Workspace, open_workspace
 
 METRICS = "metrics.json"
 STATE = "state.pt"
+RECORD = "checkpoint_manager_snapshot.json"
+"""Ray Train's record of a run's checkpoints, beside them."""
 LOSSES = ("loss", "mim", "mde", "isp")
 """What an epoch's metrics call the four losses."""
 
@@ -89,12 +91,34 @@ def report(job: WorkerJob, rank: int, encoders: nn.ModuleDict, train_step: Train
             job.board.add_epoch.remote(place.history[-1])
 
 
+def whole_checkpoints(workspace: Workspace, run: str) -> list[str]:
+    """Names of a run's checkpoints, oldest first: those that Ray Train has in its record, since their upload ended."""
+    if not workspace.exists(RUNS, run, RECORD):
+        return []
+    record = workspace.read_bytes(RUNS, run, RECORD).decode()
+    return [name for name in _folders(workspace, run) if name in record]
+
+
+def sweep(workspace: Workspace, run: str) -> None:
+    """Delete what uploads that did not end left behind; nobody must be uploading."""
+    kept = whole_checkpoints(workspace, run)
+    for name in _folders(workspace, run):
+        if name not in kept:
+            workspace.delete(RUNS, run, name)
+
+
+def _folders(workspace: Workspace, run: str) -> list[str]:
+    return [name for name in workspace.names(RUNS, run) if name.startswith("checkpoint_") and name != RECORD]
+
+
 def restore(job: WorkerJob, encoders: nn.ModuleDict, train_step: TrainingStep, device: torch.device) -> Place:
     """Load the run's last checkpoint, if there is one; where the run is.
 
     Raises:
         TrainingError: it is of other bands or of another architecture; both are named.
     """
+    if ray.train.get_context().get_world_rank() == 0:
+        sweep(job.workspace, job.name)
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return Place()

@@ -8,8 +8,8 @@ from sscm.config import ExportModelConfig
 from sscm.errors import ConfigError
 from sscm.model.about import CONFIG
 from sscm.model.bundle import Bundle, load_bundle, save_bundle
-from sscm.training.checkpoint import STATE
-from sscm.workspace import MODELS, RUNS, Workspace, open_workspace
+from sscm.training.checkpoint import whole_checkpoints
+from sscm.workspace import MODELS, RUNS, open_workspace
 
 
 def export_model(config: ExportModelConfig) -> Bundle:
@@ -26,7 +26,7 @@ def export_model(config: ExportModelConfig) -> Bundle:
         IntegrityError: the checkpoint is not whole.
     """
     workspace = open_workspace(config.workspace)
-    found = checkpoints(workspace, config.run)
+    found = whole_checkpoints(workspace, config.run)
     if not found:
         raise ConfigError(
             f"{workspace.uri_of(RUNS, config.run)} has no checkpoint; this workspace has runs {workspace.names(RUNS)}"
@@ -41,9 +41,3 @@ def export_model(config: ExportModelConfig) -> Bundle:
     bundle = dataclasses.replace(bundle, name=name)
     save_bundle(workspace, bundle)
     return bundle
-
-
-def checkpoints(workspace: Workspace, run: str) -> list[str]:
-    """Names of a run's whole checkpoints, oldest first."""
-    names = [name for name in workspace.names(RUNS, run) if name.startswith("checkpoint_")]
-    return [name for name in names if workspace.exists(RUNS, run, name, STATE)]

@@ -12,7 +12,7 @@ from sscm.errors import TrainingError
 from sscm.model.bundle import make_encoders
 from sscm.model.encoders import prepared_images
 from sscm.sensors import sentinel1, sentinel2
-from sscm.training.checkpoint import require_same
+from sscm.training.checkpoint import require_same, sweep, whole_checkpoints
 from sscm.training.progress import epoch_line
 from sscm.training.step import finite_rows, learning_rate, parameter_groups
 
@@ -64,3 +64,14 @@ def test_an_epoch_reads_as_one_line():
     assert "\n" not in line and "skipped" not in line
     assert "3 pairs skipped" in epoch_line({**metrics, "skipped_pairs": 3}, 10)
     assert "3/10" in line and "1,234 pairs/s, 1.2% waiting for data" in line and "s1->s2 0.500" in line
+
+
+def test_checkpoints_whose_upload_did_not_end_are_no_checkpoints_and_go(workspace):
+    for name in ("checkpoint_1", "checkpoint_2", "checkpoint_3"):
+        workspace.write_bytes(b"half", "runs", "run", name, "state.pt")
+    assert whole_checkpoints(workspace, "run") == []
+    record = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2"}]}
+    workspace.write_json(record, "runs", "run", "checkpoint_manager_snapshot.json")
+    assert whole_checkpoints(workspace, "run") == ["checkpoint_2"]
+    sweep(workspace, "run")
+    assert workspace.names("runs", "run") == ["checkpoint_2", "checkpoint_manager_snapshot.json"]
