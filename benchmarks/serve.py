@@ -461,7 +461,7 @@ def soak(report: Report, folder: Path, asked: np.ndarray, minutes: float) -> Non
     report.say("soak: minutes", len(rates))
     report.say("soak: share of the most requests/s", statistics.mean(rates) / most)
     report.say("soak: requests that failed", failed, target="≤ 0")
-    for name in sorted(after):
+    for name in sorted(after.keys() & before.keys()):
         report.say(f"soak: memory of {name}", after[name] / 1e6, before[name] / 1e6, "a minute in", unit="MB")
 
 
