@@ -50,7 +50,7 @@ def test_a_source_and_expectations(values, monkeypatch):
         ({"runs": {"name": "a"}}, "runs is no list of tables"),
         ({"defaults": {"workers": 2}}, "workers cannot be set"),
         ({"defaults": 3}, r"defaults is no table"),
-        ({"ingest": {"stac": {}}}, "ingest: unknown 'stac'; known are synthetic, bigearthnet, pairs"),
+        ({"ingest": {"tapes": {}}}, "ingest: unknown 'tapes'; known are synthetic, bigearthnet, pairs, stac"),
         ({"ingest": {"bigearthnet": {"root": "${NO_SUCH_VARIABLE}"}}}, "set the environment variable NO_SUCH_VARIABLE"),
         ({"baselines": {"random": True}}, "baselines: unknown 'random'; known are chance, untrained, spectrum"),
         ({"memory_gb": 0}, "memory_gb = 0"),
