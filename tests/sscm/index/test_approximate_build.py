@@ -107,10 +107,10 @@ def test_large_segments_are_approximate_and_what_is_appended_is_as_large_as_it_i
 
 
 def test_a_shard_of_a_service_answers_by_it_as_the_index_does(built, rows_factory):
-    segments = open_segments(built, read_generation(built))
-    parts = [Slice(segment=segment.name, start=0, stop=segment.rows) for segment in segments]
-    shard = IndexShard(built, read_generation(built).number, parts, {"s1": "radar", "s2": "optical"}, threads=1)
-    reader = IndexReader(segments)
+    generation = read_generation(built)
+    parts = [Slice(segment=info.name, start=0, stop=info.rows) for info in generation.segments]
+    shard = IndexShard(built, generation.number, parts, {"s1": "radar", "s2": "optical"}, threads=1)
+    reader = IndexReader(open_segments(built, generation))
     _, vectors = many(rows_factory, 9_000, 20)
     queries = [ShardQuery(vector=vector, target="s2", k=10) for vector in vectors["s1"]]
     answers = shard.search_batch(queries)
