@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,8 +108,6 @@ def require_resources(config: TrainConfig) -> None:
 
 def _fit(job: WorkerJob, manifest: Manifest) -> None:
     config = job.config
-    # With fewer workers allowed, those that are there begin soon; else the cluster has time to grow.
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "60" if config.min_workers else "600")
     trainer = ray.train.torch.TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -131,7 +131,9 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
     )
     job.workspace.delete(RUNS, job.name, NON_FINITE)  # of a run that is resumed
     try:
-        trainer.fit()
+        # With fewer workers allowed, those that are there begin soon; else the cluster has time to grow.
+        with _environment("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "40" if config.min_workers else "600"):
+            trainer.fit()
     except Exception as error:
         raise TrainingError(
             f"run {job.name} of {manifest.rows_by_split['train']} pairs failed: {_cause(error)}; once that is mended, "
@@ -144,6 +146,19 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
             f"run {job.name} stopped: the loss of step {bad['step']} or its gradient is not finite; {where} names "
             f"its batch's {len(bad['pair_ids'])} pairs: look at them, or train under another --name with a smaller --lr"
         )
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Have an environment variable for the length of a block, unless whoever started this process has set it."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _as_begun(workspace: Workspace, manifest: Manifest, config: TrainConfig) -> Manifest:
