@@ -27,8 +27,8 @@ def raylets(*cpus):
     Yields:
         The cluster, and its nodes in order.
     """
-    for name, value in SOON.items():
-        os.environ.setdefault(name, value)
+    before = dict(os.environ)
+    os.environ.update(SOON)
     sizes = [{"num_cpus": count, "object_store_memory": 200_000_000} for count in cpus]
     cluster = Cluster(initialize_head=True, head_node_args={**sizes[0], "include_dashboard": False})
     try:
@@ -38,6 +38,8 @@ def raylets(*cpus):
             cluster.remove_node(node, allow_graceful=False)
         if cluster.head_node is not None:
             cluster.remove_node(cluster.head_node, allow_graceful=False)
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextlib.contextmanager
