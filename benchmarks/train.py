@@ -84,7 +84,7 @@ def in_memory(workspace: Workspace, threads: int) -> float:
     plan = StreamPlan(shards=manifest.of_split("train"), seed=0, batch_size=BATCH)
     reader = Reader(worker=0, epochs=range(1), deals=(Deal(0, 1),))
     columns = stream_columns(manifest.modalities)
-    tables = ((window, read_pieces(workspace, _pieces(plan, window), columns)) for _, window in reader.windows(plan))
+    tables = ((window, read_pieces(workspace, _pieces(plan, window), columns)) for window in reader.windows(plan))
     batches = list(_epoch_batches(tables, manifest, plan, reader, 0))
     groups = [{k: as_tensor(v) for k, v in batch.items() if k != "pair_id"} for batch in batches]
     torch.manual_seed(0)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sscm import runtime
 from sscm.archive.manifest import Manifest
@@ -69,12 +70,11 @@ class Reader:
         """How an epoch is dealt."""
         return self.deals if epoch == self.epochs.start else (Deal(0, self.workers),)
 
-    def windows(self, plan: StreamPlan) -> Iterator[tuple[int, Window]]:
-        """Epoch and window, in the order in which they are read."""
+    def windows(self, plan: StreamPlan) -> Iterator[Window]:
+        """Windows of all epochs, in the order in which they are read."""
         for epoch in self.epochs:
             done = self.steps if epoch == self.epochs.start else 0
-            for window in plan.windows(epoch, self.deals_of(epoch), self.worker, done):
-                yield epoch, window
+            yield from plan.windows(epoch, self.deals_of(epoch), self.worker, done)
 
     def steps_of(self, plan: StreamPlan, epoch: int) -> int:
         """Steps that are left of an epoch."""
@@ -140,7 +140,10 @@ class _Executions:
 
     def __init__(self, workspace: Workspace, columns: Sequence[str]) -> None:
         self._columns = workspace, tuple(columns)
-        self._actor: Any = _Scheduler.options(max_concurrency=EXECUTIONS).remote(*self._columns)  # type: ignore[attr-defined]
+        # On this node: what it owns is lost with it, and with this node all is lost anyway.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"max_concurrency": EXECUTIONS, "scheduling_strategy": here}
+        self._actor: Any = _Scheduler.options(**options).remote(*self._columns)  # type: ignore[attr-defined]
         self._ready = self._actor.ready.remote()
         self._is_ready = False
 
@@ -176,7 +179,7 @@ def _read_ahead(
     workspace: Workspace, manifest: Manifest, plan: StreamPlan, reader: Reader
 ) -> Generator[tuple[Window, pa.Table], None, None]:
     """Windows and their tables, in order; Ray Data reads some while others are used."""
-    windows = (window for _, window in reader.windows(plan))
+    windows = reader.windows(plan)
     pair_bytes = sum(group.nbytes for modality in manifest.modalities for group in modality.groups)
     most = min(READ_AHEAD_BYTES, int(runtime.object_store_bytes() * STORE_SHARE / reader.neighbours))
     # The first executions are small, so that the first batch is there soon.

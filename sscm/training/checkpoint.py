@@ -93,22 +93,33 @@ def report(job: WorkerJob, rank: int, encoders: nn.ModuleDict, train_step: Train
 
 def whole_checkpoints(workspace: Workspace, run: str) -> list[str]:
     """Names of a run's checkpoints, oldest first: those that Ray Train has in its record, since their upload ended."""
-    if not workspace.exists(RUNS, run, RECORD):
+    names = workspace.names(RUNS, run)  # listed anew: a file that is looked for may be answered from an old listing
+    if RECORD not in names:
         return []
     record = workspace.read_bytes(RUNS, run, RECORD).decode()
-    return [name for name in _folders(workspace, run) if name in record]
+    return [name for name in names if _is_checkpoint(name) and name in record]
 
 
-def sweep(workspace: Workspace, run: str) -> None:
-    """Delete what uploads that did not end left behind; nobody must be uploading."""
+def sweep(workspace: Workspace, run: str, latest: str | None) -> None:
+    """Delete what uploads that did not end left behind; nobody must be uploading.
+
+    Nothing is deleted where the record and Ray Train do not agree on what there is.
+
+    Args:
+        workspace: where the run is.
+        run: its name.
+        latest: name of the checkpoint that Ray Train goes on from; None where it knows of none.
+    """
     kept = whole_checkpoints(workspace, run)
-    for name in _folders(workspace, run):
-        if name not in kept:
+    if (latest is None and kept) or (latest is not None and latest not in kept):
+        return
+    for name in workspace.names(RUNS, run):
+        if _is_checkpoint(name) and name not in kept:
             workspace.delete(RUNS, run, name)
 
 
-def _folders(workspace: Workspace, run: str) -> list[str]:
-    return [name for name in workspace.names(RUNS, run) if name.startswith("checkpoint_") and name != RECORD]
+def _is_checkpoint(name: str) -> bool:
+    return name.startswith("checkpoint_") and name != RECORD
 
 
 def restore(job: WorkerJob, encoders: nn.ModuleDict, train_step: TrainingStep, device: torch.device) -> Place:
@@ -117,9 +128,9 @@ def restore(job: WorkerJob, encoders: nn.ModuleDict, train_step: TrainingStep, d
     Raises:
         TrainingError: it is of other bands or of another architecture; both are named.
     """
-    if ray.train.get_context().get_world_rank() == 0:
-        sweep(job.workspace, job.name)
     checkpoint = ray.train.get_checkpoint()
+    if ray.train.get_context().get_world_rank() == 0:
+        sweep(job.workspace, job.name, checkpoint and checkpoint.path.rstrip("/").rsplit("/", 1)[-1])
     if checkpoint is None:
         return Place()
     with checkpoint.as_directory() as folder:

@@ -46,9 +46,7 @@ def reader_of(epochs, worker=0, deals=ALONE, steps=0):
 def batches_of(archive, manifest, plan, reader):
     """All batches, read in this process."""
     columns = stream_columns(manifest.modalities)
-    tables = iter(
-        [(window, read_pieces(archive, _pieces(plan, window), columns)) for _, window in reader.windows(plan)]
-    )
+    tables = iter([(window, read_pieces(archive, _pieces(plan, window), columns)) for window in reader.windows(plan)])
     return [batch for epoch in reader.epochs for batch in _epoch_batches(tables, manifest, plan, reader, epoch)]
 
 

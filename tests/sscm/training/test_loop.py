@@ -73,5 +73,8 @@ def test_checkpoints_whose_upload_did_not_end_are_no_checkpoints_and_go(workspac
     record = {"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2"}]}
     workspace.write_json(record, "runs", "run", "checkpoint_manager_snapshot.json")
     assert whole_checkpoints(workspace, "run") == ["checkpoint_2"]
-    sweep(workspace, "run")
+    for disagreeing in (None, "checkpoint_3"):
+        sweep(workspace, "run", disagreeing)
+        assert len(workspace.names("runs", "run")) == 4
+    sweep(workspace, "run", "checkpoint_2")
     assert workspace.names("runs", "run") == ["checkpoint_2", "checkpoint_manager_snapshot.json"]
