@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sscm import runtime
 from sscm.archive.manifest import Manifest, read_manifest
 from sscm.archive.order import StreamPlan
+from sscm.archive.statistics import BandStatistics
 from sscm.config import TrainConfig
 from sscm.errors import ConfigError, TrainingError
 from sscm.model.about import CONFIG
@@ -162,22 +163,26 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _as_begun(workspace: Workspace, manifest: Manifest, config: TrainConfig) -> Manifest:
-    """The archive with the training shards that a resumed run began with: what was added since is another run's.
+    """The archive with the training shards and statistics that a resumed run began with; what was added is another's.
 
     Raises:
         ConfigError: some of them are gone.
     """
     if not config.resume or config.name is None or not workspace.exists(RUNS, config.name, SETTINGS):
         return manifest
-    begun = workspace.read_json(RUNS, config.name, SETTINGS).get("shards")
-    kept = [shard for shard in manifest.shards if shard.split != "train" or begun is None or shard.file in begun]
-    missing = sorted(set(begun or ()) - {shard.file for shard in kept})
+    settings = workspace.read_json(RUNS, config.name, SETTINGS)
+    if "shards" not in settings:  # begun by a version that did not write them down
+        return manifest
+    begun = settings["shards"]
+    kept = [shard for shard in manifest.shards if shard.split != "train" or shard.file in begun]
+    missing = sorted(set(begun) - {shard.file for shard in kept})
     if missing:
         raise ConfigError(
             f"run {config.name!r} cannot be resumed: {len(missing)} shards that it was trained on are no longer in the "
             f"archive ({missing[0]}); choose another --name"
         )
-    return dataclasses.replace(manifest, shards=tuple(kept))
+    statistics = {name: BandStatistics.from_json(value) for name, value in settings["statistics"].items()}
+    return dataclasses.replace(manifest, shards=tuple(kept), statistics=statistics)
 
 
 def _claim_name(workspace: Workspace, config: TrainConfig, manifest: Manifest) -> None:
@@ -190,7 +195,8 @@ def _claim_name(workspace: Workspace, config: TrainConfig, manifest: Manifest) -
     settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     if not workspace.exists(RUNS, name, SETTINGS):
         shards = [shard.file for shard in manifest.of_split("train")]
-        workspace.write_json({**settings, "shards": shards}, RUNS, name, SETTINGS)
+        statistics = {name: value.to_json() for name, value in manifest.statistics.items()}
+        workspace.write_json({**settings, "shards": shards, "statistics": statistics}, RUNS, name, SETTINGS)
         return
     if not config.resume:
         raise ConfigError(

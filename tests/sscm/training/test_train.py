@@ -8,11 +8,12 @@ import time
 import numpy as np
 import pytest
 
+from sscm.archive.manifest import read_manifest
 from sscm.config import ExportModelConfig, ModelConfig, TrainConfig
 from sscm.errors import ConfigError, ManifestError, TrainingError
 from sscm.model.bundle import load_bundle
 from sscm.training.export import export_model
-from sscm.training.launch import require_resources, train
+from sscm.training.launch import _as_begun, _claim_name, require_resources, train
 from tests.plugins.fault_proxy import Fault
 from tests.plugins.object_store import QUICK
 from tests.plugins.raylets import until
@@ -96,6 +97,22 @@ def test_a_cluster_that_is_too_small_says_so(archive):
         require_resources(config_of(archive, workers=8))
     with pytest.raises(ConfigError, match="0 GPUs; 2 workers want one each"):
         require_resources(config_of(archive, gpu=True))
+
+
+def test_a_run_goes_on_with_the_shards_that_it_began_with(archive):
+    config = config_of(archive, resume=True)
+    begun = read_manifest(archive)
+    _claim_name(archive, config, begun)
+    [first, *_] = begun.of_split("train")
+    name, value = next(iter(begun.statistics.items()))
+    changed = {**begun.statistics, name: dataclasses.replace(value, mean=value.mean + 1)}
+    more = dataclasses.replace(first, file="shards/added.parquet")
+    grown = dataclasses.replace(begun, shards=(*begun.shards, more), statistics=changed)
+    assert _as_begun(archive, grown, config) == begun
+    assert _as_begun(archive, grown, dataclasses.replace(config, name="another")) == grown
+    less = dataclasses.replace(begun, shards=tuple(shard for shard in begun.shards if shard != first))
+    with pytest.raises(ConfigError, match="1 shards that it was trained on are no longer in the archive"):
+        _as_begun(archive, less, config)
 
 
 def test_what_cannot_work_is_refused_before_anything_starts(archive, workspace):
