@@ -8,17 +8,22 @@ ARGS ?=
 demo: .venv/.installed
 	$(BIN)/sscm demo $(ARGS)
 
-# Tests that use no Ray run beside those that do, and are shown at the end. Of the others each group has a Ray of its own:
-# what Serve keeps running does not share it with training.
-RAY_GROUPS := "tests/sscm/training" "tests/sscm --ignore=tests/sscm/training" "tests/e2e tests/serve"
+# Tests that use no Ray run beside those that do, and are shown at the end; after them, once more, the end of what failed.
+# Of the others each group has a Ray of its own: what Serve keeps running does not share it with training.
+RAY_GROUPS := "tests/sscm/training" "tests/sscm --ignore=tests/sscm/training" "tests --ignore=tests/sscm"
 
 test: .venv/.installed-dev
 ifeq ($(strip $(ARGS)),)
-	@log=$$(mktemp); code=0; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray" > $$log 2>&1 & beside=$$!; \
-	trap 'kill $$beside; rm -f $$log; exit 130' INT TERM; \
-	for group in $(RAY_GROUPS); do $(BIN)/python -m pytest -m ray $$group || { code=1; break; }; done; \
-	wait $$beside || code=1; cat $$log; rm -f $$log; exit $$code
+	@logs=$$(mktemp -d); code=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ray" > $$logs/beside 2>&1 & beside=$$!; \
+	trap 'kill $$beside; rm -rf $$logs; exit 130' INT TERM; \
+	for group in $(RAY_GROUPS); do \
+		{ $(BIN)/python -m pytest -m ray $$group 2>&1; echo $$? > $$logs/code; } | tee $$logs/ray; \
+		[ "$$(cat $$logs/code)" = 0 ] || { code=1; break; }; \
+	done; \
+	wait $$beside || code=1; cat $$logs/beside; \
+	[ "$$(cat $$logs/code)" = 0 ] || { echo "failed: pytest -m ray $$group"; tail -n 20 $$logs/ray; }; \
+	rm -rf $$logs; exit $$code
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

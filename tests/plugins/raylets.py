@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 from ray.cluster_utils import Cluster
+from ray.experimental import internal_kv
 
 SOON = {
     "RAY_health_check_period_ms": "1000",
@@ -27,7 +28,7 @@ def raylets(*cpus):
     Yields:
         The cluster, and its nodes in order.
     """
-    before = dict(os.environ)
+    before, client = dict(os.environ), internal_kv.global_gcs_client
     os.environ.update(SOON)
     sizes = [{"num_cpus": count, "object_store_memory": 200_000_000} for count in cpus]
     cluster = Cluster(initialize_head=True, head_node_args={**sizes[0], "include_dashboard": False})
@@ -38,6 +39,10 @@ def raylets(*cpus):
             cluster.remove_node(node, allow_graceful=False)
         if cluster.head_node is not None:
             cluster.remove_node(cluster.head_node, allow_graceful=False)
+        # A node's start makes its head that of the whole process, which ends a minute after it asks a head that is gone.
+        internal_kv._internal_kv_reset()
+        if client is not None:
+            internal_kv._initialize_internal_kv(client)
         os.environ.clear()
         os.environ.update(before)
 
