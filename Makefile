@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench docs clean
 
 demo: .venv/.installed
 	$(BIN)/sscm demo $(ARGS)
@@ -36,11 +36,18 @@ check: .venv/.installed-dev
 bench: .venv/.installed-dev
 	for file in benchmarks/*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done
 
+docs: .venv/.installed-docs
+	$(BIN)/zensical build --clean --strict
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
