@@ -18,6 +18,7 @@ from sscm.config import (
     WORKSPACE,
     AppendConfig,
     BigEarthNetConfig,
+    ClusterCheckConfig,
     CollectConfig,
     CompactConfig,
     DeleteConfig,
@@ -127,6 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
         "serve": _serve,
         "keys": _keys,
         "search": _search,
+        "cluster": _cluster,
         "demo": _demo,
     }
     # What is done to an index that is there. `sscm index` and its flags build one: it needs no second word.
@@ -139,25 +141,31 @@ def main(arguments: list[str] | None = None) -> int:
         "gc": _gc,
         "export": _export,
     }
+    cluster_commands: dict[str, Callable[..., Any]] = {"check": _cluster_check}
     args = sys.argv[1:] if arguments is None else arguments
     prog, description = "sscm", "Find satellite images across sensors: train, index, evaluate, serve."
     if args[:1] == ["index"] and args[1:2] and args[1] in index_commands:
         prog, description, commands, args = "sscm index", "Keep an index.", index_commands, args[1:]
+    elif args[:1] == ["cluster"]:
+        prog, description, commands, args = "sscm cluster", "Look after a cluster.", cluster_commands, args[1:]
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.CascadeSubcommandArgs)
     try:
+        code: Any = None
         if args[:2] == ["train", "export"]:
             tyro.cli(_export_model, prog="sscm train export", args=args[2:], config=config)
         elif args[:2] == ["serve", "reload"]:
             tyro.cli(_reload, prog="sscm serve reload", args=args[2:], config=config)
         else:
-            tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=description, args=args, config=config)
+            code = tyro.extras.subcommand_cli_from_dict(
+                commands, prog=prog, description=description, args=args, config=config
+            )
     except SscmError as error:
         print(f"sscm: {type(error).__name__.removesuffix('Error')} error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("sscm: interrupted; run it again to go on (a training: with --resume and its --name)", file=sys.stderr)
         return 130
-    return 0
+    return int(code or 0)
 
 
 def _ingest(command: Ingest) -> None:
@@ -398,6 +406,36 @@ def _search(
     from sscm.client.terminal import search
 
     search(files, settings)
+
+
+def _cluster() -> None:
+    """Look after a cluster: sscm cluster check finds out before a run what it would trip over."""
+
+
+def _cluster_check(config: ClusterCheckConfig) -> int:
+    """Check every node before a run: versions, storage, GPUs, network, memory; exit code 1 where something would fail.
+
+    The cluster is the one that RAY_ADDRESS names, or that the job was submitted to; work that runs there goes on.
+    """
+    import json
+
+    from rich.console import Console
+
+    from sscm.cluster import check_cluster
+
+    found = check_cluster(config)
+    to_stdout = config.json == Path("-")
+    if config.json is not None:
+        text = json.dumps(found.to_json(), indent=1) + "\n"
+        if to_stdout:
+            sys.stdout.write(text)
+        else:
+            config.json.write_text(text, "utf-8")
+    console = Console(stderr=to_stdout)
+    if not console.is_terminal:  # a job's log
+        console.width = max(console.width, 140)
+    console.print(found.table())
+    return 1 if found.failed else 0
 
 
 def _demo(config: DemoConfig) -> None:

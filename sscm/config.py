@@ -600,6 +600,37 @@ class SearchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterCheckConfig:
+    """What of a cluster is checked."""
+
+    workspace: str | None = None
+    """Path or URI that every node is to write, read and share; without it no storage is tried."""
+    workers: int = TrainConfig.workers
+    """Workers of the training that is to run, as sscm train takes them."""
+    cpus_per_worker: int = TrainConfig.cpus_per_worker
+    """Logical CPUs of each of them."""
+    gpu: bool = TrainConfig.gpu
+    """One GPU each of them."""
+    min_workers: int | None = None
+    """Workers that it begins with, if fewer will do."""
+    deadline_s: float = 20.0
+    """Seconds that a node may take for an answer: several times what the first takes, which starts a process and
+    imports torch."""
+    json: Path | None = None
+    """Write every finding to this file; - is the standard output, and the table goes to the other."""
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.workers, self.cpus_per_worker) >= 1, "workers and CPUs of a worker: expected at least 1 of each"
+        )
+        _require(
+            self.min_workers is None or 1 <= self.min_workers <= self.workers,
+            f"min_workers = {self.min_workers}; expected 1 to {self.workers}, the workers",
+        )
+        _require(self.deadline_s > 0, f"deadline_s = {self.deadline_s}; expected more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """The main job on a simulated archive: ingest, train, index, evaluate, serve."""
 

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import ray
 import ray.data
@@ -16,9 +17,7 @@ LOCAL_CPUS = 8
 OBJECT_STORE_BYTES = 1_000_000_000
 """Object store of a Ray of our own: a few shards in flight."""
 
-_ENVIRONMENT = {
-    # Ray starts workers at nice 15: anything else on a small machine would starve them.
-    "RAY_worker_niceness": "0",
+NODE_ENVIRONMENT: Mapping[str, str] = {
     # The fast path of Ray Serve; both must be set on every node before Ray starts.
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -26,6 +25,12 @@ _ENVIRONMENT = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     # A worker that never joins a collective must not hold the others for ever.
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
+    # Ray starts workers at nice 15: anything else on a small machine would starve them.
+    "RAY_worker_niceness": "0",
+}
+"""Environment in which Ray is to start on every node."""
+_ENVIRONMENT = {
+    **NODE_ENVIRONMENT,
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # More processes than cores are meant; Ray warns of them otherwise.
     "RAY_worker_maximum_startup_concurrency": str(LOCAL_CPUS),
@@ -116,6 +121,73 @@ def most_resources() -> dict[str, float]:
     have = {name: float(amount) for name, amount in ray.cluster_resources().items()}
     most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
     return {name: max(have.get(name, 0.0), float(most.get(name, 0.0))) for name in {*have, *most}}
+
+
+def node_resources() -> list[dict[str, float]]:
+    """Resources of each node that is there."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [{name: float(amount) for name, amount in node.items()} for node in nodes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingClaim:
+    """What a training claims of a cluster.
+
+    Args:
+        workers: that must be there for it to begin.
+        cpus_per_worker: logical CPUs of each; its stream claims one more, anywhere.
+        gpu: whether each claims a GPU.
+    """
+
+    workers: int
+    cpus_per_worker: int
+    gpu: bool
+
+    @property
+    def cpus(self) -> int:
+        """Logical CPUs in all."""
+        return self.workers * (self.cpus_per_worker + 1)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all."""
+        return self.workers if self.gpu else 0
+
+    def refusal(self, nodes: Sequence[Mapping[str, float]], most: Mapping[str, float]) -> str | None:
+        """Why a cluster cannot hold it, and after a colon what to do; None where it can.
+
+        Train claims the workers' CPUs first; a stream that finds none left stalls until a time-out.
+
+        Args:
+            nodes: resources of each node that is there.
+            most: resources that the cluster has, or may grow to.
+        """
+        if most.get("CPU", 0) < self.cpus:
+            return (
+                f"the cluster has {most.get('CPU', 0):g} logical CPUs; {self.workers} workers of "
+                f"{self.cpus_per_worker} and one CPU each for their stream make {self.cpus}: "
+                "lower --workers or --cpus-per-worker, or add nodes"
+            )
+        if most.get("GPU", 0) < self.gpus:
+            return (
+                f"the cluster has {most.get('GPU', 0):g} GPUs; {self.workers} workers want one each: lower --workers, "
+                "add GPU nodes, or leave out --gpu"
+            )
+        if any(most.get(name, 0) > sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")):
+            return None  # what nodes are to come is not known
+        places = sum(self._places(node) for node in nodes)
+        if places < self.workers:
+            each = f"{self.cpus_per_worker} logical CPUs{' and a GPU' if self.gpu else ''}"
+            return (
+                f"the cluster's nodes have room for {places} of {self.workers} workers, each of which wants {each} on "
+                "one node: lower --cpus-per-worker or --workers, or add larger nodes"
+            )
+        return None
+
+    def _places(self, node: Mapping[str, float]) -> int:
+        """Workers that a node has room for."""
+        places = int(node.get("CPU", 0) // self.cpus_per_worker)
+        return min(places, int(node.get("GPU", 0))) if self.gpu else places
 
 
 def object_store_bytes() -> float:

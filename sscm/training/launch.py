@@ -86,25 +86,15 @@ def train(config: TrainConfig) -> Bundle:
 def require_resources(config: TrainConfig) -> None:
     """Check that the cluster can hold the workers and the tasks that feed them.
 
-    Train claims its CPUs first; a stream that finds none left stalls until a time-out, so it is refused here.
-
     Raises:
-        ConfigError: too few logical CPUs or GPUs; both counts are named.
+        ConfigError: too few logical CPUs or GPUs, or no node has those of a worker together; both counts are named.
     """
-    have = runtime.most_resources()
-    workers = config.min_workers or config.workers
-    cpus = workers * (config.cpus_per_worker + 1)
-    if have.get("CPU", 0) < cpus:
-        raise ConfigError(
-            f"the cluster has {have.get('CPU', 0):g} logical CPUs; {workers} workers of "
-            f"{config.cpus_per_worker} and one CPU each for their stream make {cpus}: "
-            "lower --workers or --cpus-per-worker, or add nodes"
-        )
-    if config.gpu and have.get("GPU", 0) < workers:
-        raise ConfigError(
-            f"the cluster has {have.get('GPU', 0):g} GPUs; {workers} workers want one each: lower --workers, "
-            "add GPU nodes, or leave out --gpu"
-        )
+    claim = runtime.TrainingClaim(
+        workers=config.min_workers or config.workers, cpus_per_worker=config.cpus_per_worker, gpu=config.gpu
+    )
+    refusal = claim.refusal(runtime.node_resources(), runtime.most_resources())
+    if refusal is not None:
+        raise ConfigError(refusal)
 
 
 def _fit(job: WorkerJob, manifest: Manifest) -> None:
