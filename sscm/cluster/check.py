@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]  # ray[serve] brings it
+import ray
+import ray._private.grpc_utils
 from rich.table import Table
 
 from sscm import runtime
@@ -106,10 +109,8 @@ def _join(stack: contextlib.ExitStack) -> Finding | None:
     """Connect to the cluster until the stack ends; what is in the way of that."""
     address = os.environ.get("RAY_ADDRESS", "")
     remedy = "RAY_ADDRESS is the head's address and port, by default 6379; see there whether `ray status` answers"
-    host, _, port = address.rpartition(":")
     try:
-        if host and port.isdecimal() and "://" not in address:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_S).close()
+        _require_answer(address)
         stack.enter_context(runtime.ray_session())
     except (OSError, RuntimeError) as error:
         if "Version mismatch" in str(error):
@@ -117,6 +118,21 @@ def _join(stack: contextlib.ExitStack) -> Finding | None:
         seen = f"no Ray at {address or 'this machine'}: {' '.join(str(error).split())}"
         return Finding(status="failed", check="connection", node=COMMAND, seen=seen, remedy=remedy)
     return None
+
+
+def _require_answer(address: str) -> None:
+    """Raise an OSError where nothing at an address speaks as a Ray's head does."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "://" in address:
+        return
+    socket.create_connection((host.strip("[]"), int(port)), timeout=ADDRESS_S).close()
+    channel = ray._private.grpc_utils.init_grpc_channel(address)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=ADDRESS_S)
+    except grpc.FutureTimeoutError as error:
+        raise TimeoutError(f"what listens there does not speak gRPC, in {ADDRESS_S:g} s") from error
+    finally:
+        channel.close()
 
 
 def _findings(config: ClusterCheckConfig, nodes: Sequence[Node], advance: Advance) -> Iterator[Finding]:
