@@ -31,6 +31,8 @@ from sscm.config import (
     IngestConfig,
     ListConfig,
     PairsConfig,
+    RefreshConfig,
+    RestoreConfig,
     Role,
     SearchConfig,
     ServeConfig,
@@ -59,6 +61,20 @@ class Ingest:
     source: SourceConfig
     """Where the pairs come from."""
     settings: IngestConfig = field(default_factory=IngestConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archived:
+    """What the archive has and the index has not: nothing is ingested."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refresh:
+    """Ingest what is new, embed it, and serve it if it does as well as what is indexed."""
+
+    source: SourceConfig | Annotated[Archived, tyro.conf.subcommand("archived")]
+    """Where new pairs come from."""
+    settings: RefreshConfig = field(default_factory=RefreshConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         "ingest": _ingest,
         "train": _train,
         "index": _index,
+        "refresh": _refresh,
         "evaluate": _evaluate,
         "experiment": _experiment,
         "serve": _serve,
@@ -135,6 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     index_commands: dict[str, Callable[..., Any]] = {
         "append": _append,
         "delete": _delete,
+        "restore": _restore,
         "compact": _compact,
         "list": _list,
         "verify": _verify,
@@ -180,6 +198,26 @@ def _ingest(command: Ingest) -> None:
     print(f"archive of {manifest.rows} pairs ({splits}) in {size}{bad}")
 
 
+def _refresh(command: Refresh) -> None:
+    """Ingest what is new, embed it, and serve it if it does as well as what is indexed.
+
+    For a nightly job. Exit code 1 where the index stays as it was.
+    """
+    from rich.console import Console
+
+    from sscm.archive.sources import make_source
+    from sscm.refresh.refresh import growth_table, refresh
+
+    source = None if isinstance(command.source, Archived) else make_source(command.source)
+    done = refresh(source, command.settings)
+    if done.record is None:
+        print(f"index generation {done.generation.number} has all there is")
+        return
+    Console().print(growth_table(done))
+    number, rows = done.generation.number, done.generation.rows
+    print(f"index generation {number}: {done.rows:,} new pairs, {rows:,} rows; figures: {done.record}")
+
+
 def _train(config: TrainConfig) -> None:
     """Train encoders on the archive.
 
@@ -204,8 +242,8 @@ def _export_model(config: ExportModelConfig) -> None:
 def _index(config: IndexConfig) -> None:
     """Embed the archive and commit an index generation.
 
-    With an index there, sscm index append | delete | compact | list | verify | gc | export keep and share it; each has
-    its --help.
+    With an index there, sscm index append | delete | restore | compact | list | verify | gc | export keep and share it;
+    each has its --help.
     """
     from sscm.index.build import build_index
 
@@ -233,6 +271,14 @@ def _delete(config: DeleteConfig) -> None:
     else:
         number, rows = deletion.generation.number, deletion.generation.rows
         print(f"index generation {number}: {deletion.rows:,} rows deleted, {rows:,} left; next: sscm index compact")
+
+
+def _restore(config: RestoreConfig) -> None:
+    """Go back to an earlier generation: its content becomes the next one, which a running service follows."""
+    from sscm.index.restore import restore_index
+
+    generation = restore_index(config)
+    print(f"index generation {generation.number}: the {generation.rows:,} rows of generation {config.generation}")
 
 
 def _compact(config: CompactConfig) -> None:

@@ -236,6 +236,9 @@ class TrainConfig:
     The global batch stays. By default all must be there."""
     checkpoint_minutes: float = 10.0
     """A checkpoint also within an epoch, so often; a killed worker costs at most so much time."""
+    resize_minutes: float = 1.0
+    """With --min-workers: how often it is looked whether more workers have room; to go on with them is a new start from
+    the last checkpoint."""
     max_failures: int = 3
     """Worker-group failures (a worker killed, a node lost) before the run ends."""
     seed: int = 0
@@ -255,6 +258,7 @@ class TrainConfig:
             f"min_workers = {self.min_workers}; expected 1 to {self.workers}, the workers",
         )
         _require(self.checkpoint_minutes > 0, f"checkpoint_minutes = {self.checkpoint_minutes}; expected more than 0")
+        _require(self.resize_minutes > 0, f"resize_minutes = {self.resize_minutes}; expected more than 0")
         _require(
             self.micro_batch is None or self.micro_batch >= 2,
             f"micro_batch = {self.micro_batch}; expected at least 2: one pair has no statistics",
@@ -336,6 +340,44 @@ class AppendConfig(EmbeddingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require(self.splits != (), "splits: none given; expected at least one of train, validation, test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshConfig(AppendConfig):
+    """How an index is brought up to its sources, and what decides whether what is new is served."""
+
+    codec: Literal["none", "zstd"] = "none"
+    """How pixels of new pairs are stored, as `sscm ingest` has it."""
+    max_bad: float = 0.01
+    """Share of unusable pairs at which ingest gives up."""
+    tolerance: float = 0.02
+    """Loss of partner recall, a share, that is accepted of the images that were indexed."""
+    least: float = 0.5
+    """Partner recall that new images must reach, as a share of that of images that were indexed and not trained on; new
+    places may be harder ones."""
+    depth: int = 10
+    """Answers that are looked at for a partner, before; after, as many more as there are more images."""
+    queries: int = 2000
+    """Queries of each kind and direction, drawn at random; all pairs where they are fewer."""
+    accept: bool = False
+    """Commit what is new whatever its recall."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 <= self.max_bad <= 1, f"max_bad = {self.max_bad}; expected a share from 0 to 1")
+        _require(0 <= self.tolerance < 1, f"tolerance = {self.tolerance}; expected a share from 0, below 1")
+        _require(0 <= self.least <= 1, f"least = {self.least}; expected a share from 0 to 1")
+        _require(min(self.depth, self.queries) >= 1, "depth and queries: expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreConfig:
+    """Which earlier generation an index goes back to."""
+
+    generation: int
+    """Its number, as `sscm index list` shows it."""
+    workspace: str = WORKSPACE
+    """Where the index is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,5 +148,9 @@ class EvaluationError(SscmError):
     """There is nothing to evaluate, or it cannot be compared."""
 
 
+class RefreshError(EvaluationError):
+    """What is new does worse than what is indexed; the index stayed as it was."""
+
+
 class ServiceError(SscmError):
     """The HTTP service answered with an error, or did not answer."""

@@ -7,7 +7,7 @@ here; ids are unique in an archive, and :mod:`sscm.index.verify` and :mod:`sscm.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -30,7 +30,9 @@ ELSEWHERE = "elsewhere"
 """How a source is called first that is no shard of the archive, where nothing is said."""
 
 
-def append_to_index(config: AppendConfig) -> Generation:
+def append_to_index(
+    config: AppendConfig, decide: Callable[[Generation, Generation], object] | None = None
+) -> Generation:
     """Embed the shards of a workspace's archive that its index does not have, and commit them as its next generation.
 
     They are embedded by the index's own model, adapted as its other images were. Killed and run again, it embeds the
@@ -38,6 +40,8 @@ def append_to_index(config: AppendConfig) -> Generation:
 
     Args:
         config: workspace, splits, actors.
+        decide: called with the generation that is there and the one to be committed, all segments of which are written;
+            what it raises leaves the index as it is. What was embedded lies ready for the next append.
 
     Returns:
         The generation; the current one where nothing is new.
@@ -70,6 +74,8 @@ def append_to_index(config: AppendConfig) -> Generation:
             segments = gather_segments(workspace, shards, staging, before.modalities)
             segments = _approximated(workspace, before, segments)
             after = successor(before, before.segments + segments, simulated=before.simulated or manifest.simulated)
+            if decide is not None:
+                decide(before, after)
             commit(workspace, after)
         unstage(workspace, shards, staging)
     return after

@@ -1,0 +1,1 @@
+"""The nightly refresh: take in what is new, index it, and serve it only where it does as well as what is there."""
