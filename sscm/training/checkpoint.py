@@ -7,7 +7,6 @@ beside ``state.pt``, which holds what only a training needs: the optimiser, and 
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from sscm.archive.order import Deal
 from sscm.errors import TrainingError
 from sscm.model.bundle import Bundle, load_bundle, make_bundle, save_bundle
 from sscm.training.job import WorkerJob
+from sscm.training.scratch import scratch_folder
 from sscm.training.step import TrainingStep
 from sscm.workspace import RUNS, Workspace, open_workspace
 
@@ -75,7 +75,7 @@ def report(job: WorkerJob, rank: int, encoders: nn.ModuleDict, train_step: Train
     if rank != 0:
         ray.train.report(metrics, checkpoint_upload_mode=mode)
         return
-    folder = tempfile.mkdtemp(prefix="sscm-checkpoint-")
+    folder = scratch_folder()
     save_bundle(open_workspace(folder), trained_bundle(job, encoders, place))
     state = {"trained": _trained_on(job), "step": train_step.state_dict(), "place": dataclasses.asdict(place)}
     torch.save(state, Path(folder) / STATE)

@@ -28,13 +28,14 @@ from sscm.polling import polling
 from sscm.progress import progress
 from sscm.training.job import WorkerJob
 from sscm.training.loop import NON_FINITE, train_worker
-from sscm.training.progress import BoardFollower, TrainingBoard, print_epoch, print_start
+from sscm.training.progress import BoardFollower, TrainingBoard, print_epoch, print_event
 from sscm.training.run_storage import run_storage
 from sscm.workspace import MODELS, RUNS, Workspace, open_workspace
 
 SETTINGS = "settings.json"
 _MAY_CHANGE = {
-    *("workspace", "resume", "workers", "min_workers", "cpus_per_worker", "gpu", "max_failures", "checkpoint_minutes")
+    *("workspace", "resume", "workers", "min_workers", "cpus_per_worker", "gpu", "max_failures", "checkpoint_minutes"),
+    "resize_minutes",
 }
 """Settings that a resumed run may have otherwise: where and how it runs, not what it computes."""
 
@@ -76,7 +77,7 @@ def train(config: TrainConfig) -> Bundle:
         total = config.epochs * plan.steps_per_epoch * config.batch_size
         with progress(f"train {name}", total) as advance:
             follower = BoardFollower(
-                board, config.batch_size, advance, lambda metrics: print_epoch(metrics, config.epochs), print_start
+                board, config.batch_size, advance, lambda metrics: print_epoch(metrics, config.epochs), print_event
             )
             with polling(follower, 0.5):
                 _fit(job, manifest)
@@ -107,6 +108,7 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
             num_workers=(config.min_workers, config.workers) if config.min_workers else config.workers,
             use_gpu=config.gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})},
+            elastic_resize_monitor_interval_s=config.resize_minutes * 60,
         ),
         run_config=ray.train.RunConfig(
             name=job.name,

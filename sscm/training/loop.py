@@ -30,7 +30,7 @@ from sscm.training.step import PairEncoders, TrainingStep, in_bfloat16, learning
 from sscm.training.validate import validate
 from sscm.workspace import RUNS
 
-LOOK_S = 10.0
+LOOK_S = 5.0
 """How often workers agree on whether a node of theirs is to be taken away, seconds; a notice comes minutes before."""
 NON_FINITE = "non_finite_batch.json"
 """Beside a run's metrics: the step whose loss was not finite, and the pairs of its batch."""
@@ -137,6 +137,8 @@ def _run_epoch(
             train_step.check()
             place.epoch = tally.after(step + 1)
             report(job, rank, encoders, train_step, place)
+            if watch.going and rank == 0 and job.board is not None:
+                job.board.add_notice.remote(total)
     train_step.check()
     place.epoch = tally.after(plan.steps_per_epoch)
 
@@ -145,11 +147,13 @@ class _Watch:
     """When the first worker wants a checkpoint within an epoch, and when it wants to know whether a node is to go."""
 
     CHECKPOINT, LOOK = 1, 2
+    going: bool
+    """Whether the checkpoint that was granted last is made since a node is to go."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._kept = self._looked = time.monotonic()
-        self._told = False
+        self.going = self._told = False
 
     def wish(self) -> int:
         """Bits for the next step."""
@@ -160,12 +164,12 @@ class _Watch:
 
     def granted(self, wished: int) -> bool:
         """Whether all workers are to make a checkpoint now; asked by all of them with the same bits."""
-        going = False
+        self.going = False
         if wished & self.LOOK:
             self._looked = time.monotonic()
-            going = ray.train.get_preemption_info() is not None and not self._told
-            self._told |= going
-        if going or wished & self.CHECKPOINT:
+            self.going = ray.train.get_preemption_info() is not None and not self._told
+            self._told |= self.going
+        if self.going or wished & self.CHECKPOINT:
             self._kept = time.monotonic()
             return True
         return False

@@ -25,6 +25,16 @@ class Start(NamedTuple):
     again: int
 
 
+class Notice(NamedTuple):
+    """A checkpoint within an epoch, made since a node of the workers is to be taken away.
+
+    Args:
+        step: the last one done, from 0.
+    """
+
+    step: int
+
+
 @ray.remote(num_cpus=0)
 class TrainingBoard:
     """An actor on which the first worker writes and the driver reads."""
@@ -32,11 +42,15 @@ class TrainingBoard:
     def __init__(self) -> None:
         self._steps = 0
         self._epochs: list[dict[str, Any]] = []
-        self._starts: list[Start] = []
+        self._events: list[Start | Notice] = []
 
     def add_start(self, step: int, workers: int) -> None:
         """Tell that so many workers have begun, and which step of the training, from 0, was their first."""
-        self._starts.append(Start(step, workers, max(0, self._steps - step)))
+        self._events.append(Start(step, workers, max(0, self._steps - step)))
+
+    def add_notice(self, step: int) -> None:
+        """Tell that a node is to be taken away, and a checkpoint was made after this step, from 0."""
+        self._events.append(Notice(step))
 
     def show_steps(self, steps: int) -> None:
         """Tell how many steps are done; fewer than before where a run started again."""
@@ -46,9 +60,9 @@ class TrainingBoard:
         """Append the metrics of a finished epoch; one reported again after a restart replaces itself."""
         self._epochs = [e for e in self._epochs if e["epoch"] < metrics["epoch"]] + [metrics]
 
-    def read(self) -> tuple[int, list[dict[str, Any]], list[Start]]:
-        """Steps so far, the metrics of all finished epochs, and all starts."""
-        return self._steps, self._epochs, self._starts
+    def read(self) -> tuple[int, list[dict[str, Any]], list[Start | Notice]]:
+        """Steps so far, the metrics of all finished epochs, and all starts and notices."""
+        return self._steps, self._epochs, self._events
 
 
 class BoardFollower:
@@ -59,7 +73,7 @@ class BoardFollower:
         batch_size: pairs of a step.
         advance: called with pairs seen since the last call.
         show: called with the metrics of each finished epoch.
-        start: called at each start.
+        tell: called at each start and notice.
     """
 
     def __init__(
@@ -68,23 +82,23 @@ class BoardFollower:
         batch_size: int,
         advance: Advance,
         show: Callable[[Mapping[str, Any]], None],
-        start: Callable[[Start], None],
+        tell: Callable[[Start | Notice], None],
     ) -> None:
         self._board = board
         self._batch_size = batch_size
         self._advance = advance
         self._show = show
-        self._start = start
+        self._tell = tell
         self._pairs = 0
-        self._shown = self._begun = 0
+        self._shown = self._told = 0
 
     def __call__(self) -> None:
         """Look at the board once."""
-        steps, epochs, starts = ray.get(self._board.read.remote(), timeout=5)
+        steps, epochs, events = ray.get(self._board.read.remote(), timeout=5)
         pairs = steps * self._batch_size
-        for begun in starts[self._begun :]:
-            self._start(begun)
-        self._begun = len(starts)
+        for event in events[self._told :]:
+            self._tell(event)
+        self._told = len(events)
         self._advance(max(0, pairs - self._pairs))
         self._pairs = max(pairs, self._pairs)
         for metrics in epochs[self._shown :]:
@@ -106,11 +120,14 @@ def epoch_line(metrics: Mapping[str, Any], epochs: int) -> str:
     )
 
 
-def print_start(begun: Start) -> None:
-    """Print that workers have begun, or gone on after one was lost."""
-    text = f"{begun.workers} worker{'s' if begun.workers > 1 else ''} at step {begun.step + 1}"
-    if begun.again:
-        text += f": {begun.again} of what the ones before had done again"
+def print_event(event: Start | Notice) -> None:
+    """Print that workers have begun, or gone on after one was lost, or that a node is to be taken away."""
+    if isinstance(event, Notice):
+        text = f"a node is to be taken away: checkpoint after step {event.step + 1}"
+    else:
+        text = f"{event.workers} worker{'s' if event.workers > 1 else ''} at step {event.step + 1}"
+        if event.again:
+            text += f": {event.again} of what the ones before had done again"
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
 
 
