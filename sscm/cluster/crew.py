@@ -29,12 +29,12 @@ class Answer:
     Args:
         value: the answer; None where there is none.
         error: what went wrong, None where nothing did.
-        seconds: until it came.
+        silent: whether what went wrong is that none came in time.
     """
 
     value: Any = None
     error: str | None = None
-    seconds: float = 0.0
+    silent: bool = False
 
 
 class Crew:
@@ -62,23 +62,27 @@ class Crew:
         """Ask all the same; see :meth:`ask_each`."""
         return self.ask_each(dict.fromkeys(self.inspectors, question))
 
-    def ask_each(self, questions: Mapping[str, Question]) -> dict[str, Answer]:
+    def ask_each(self, questions: Mapping[str, Question], grace: float | None = None) -> dict[str, Answer]:
         """Ask each its own question, all at a time.
 
         Args:
             questions: node's name → question.
+            grace: seconds that others have once one has failed, where they wait for each other.
 
         Returns:
             By name, in the order of the questions; after the deadline at the latest.
         """
         began = time.monotonic()
+        end = began + self.seconds
         asked = {question(self.inspectors[name]): name for name, question in questions.items()}
         waiting, answers = list(asked), {}
-        while waiting and (left := began + self.seconds - time.monotonic()) > 0:
+        while waiting and (left := end - time.monotonic()) > 0:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=left)
             for reference in done:
-                answers[asked[reference]] = _answer(reference, time.monotonic() - began)
-        silent = Answer(error=f"no answer within {self.seconds:g} s", seconds=self.seconds)
+                answer = answers[asked[reference]] = _answer(reference)
+                if answer.error is not None and grace is not None:
+                    end = min(end, time.monotonic() + grace)
+        silent = Answer(error=f"no answer within {end - began:.3g} s", silent=True)
         return {name: answers.get(name, silent) for name in questions}
 
 
@@ -106,13 +110,11 @@ def crew(nodes: Sequence[Node], seconds: float, gpus: int = 0) -> Iterator[Crew]
             ray.kill(handle)
 
 
-def _answer(reference: Any, seconds: float) -> Answer:
+def _answer(reference: Any) -> Answer:
     try:
-        return Answer(value=ray.get(reference, timeout=1), seconds=seconds)
-    except ray.exceptions.RayError as error:
-        return Answer(error=_told(error), seconds=seconds)
-    except Exception as error:  # what the node raised; or its type is unknown here
-        return Answer(error=_told(error), seconds=seconds)
+        return Answer(value=ray.get(reference, timeout=1))
+    except Exception as error:  # Ray's, or what the node raised
+        return Answer(error=_told(error))
 
 
 def _told(error: Exception) -> str:

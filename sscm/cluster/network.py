@@ -10,6 +10,8 @@ from sscm.cluster.nodes import Node
 
 REACH_S = 3.0
 """Seconds for a connection between nodes; one that is dropped by a firewall is never refused."""
+GRACE_S = 1.0
+"""Seconds that ranks have to tell of their own trouble once one has failed: after that they wait for it in vain."""
 SHOWN = 3
 """Names of nodes in a row."""
 SLOW_BYTES_PER_S = 50e6
@@ -83,7 +85,12 @@ def judge_all_reduce(
         interfaces: as :func:`check_all_reduce` takes them.
     """
     check = f"all-reduce, {backend}"
+    broken = [name for name, answer in answers.items() if answer.error is not None and not answer.silent]
     for name, answer in answers.items():
+        if answer.silent and broken:
+            remedy = "see there"
+            yield Finding(status="failed", check=check, node=name, seen=f"waits for {_named(broken)}", remedy=remedy)
+            continue
         if answer.error is not None:
             interface = interfaces.get(name) or "INTERFACE"
             variable = f"{backend.upper()}_SOCKET_IFNAME={interface}"
@@ -127,7 +134,8 @@ def _all_reduced(crew: Crew, backend: str) -> dict[str, Answer]:
     if opened[first].error is not None:
         return opened
     at, world = tuple(opened[first].value), len(crew.names)
-    return crew.ask_each({name: _ranking(backend, at, rank, world, inner) for rank, name in enumerate(crew.names)})
+    ranks = {name: _ranking(backend, at, rank, world, inner) for rank, name in enumerate(crew.names)}
+    return crew.ask_each(ranks, grace=GRACE_S)
 
 
 def _ranking(*words: object) -> Question:

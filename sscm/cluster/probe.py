@@ -33,10 +33,11 @@ def try_out(workspace: Workspace, folder: str, name: str, content: bytes, patien
     Returns:
         ``write_ms``, ``read_ms`` and ``made``, the folders that were made for it; or ``error``.
     """
+    import sscm.workspace
     from sscm import retries
 
     # This process is the check's own. Other commands sit faults out for a minute; here the answer is wanted.
-    retries.PATIENCE = patience
+    retries.PATIENCE = sscm.workspace.UPLOAD_SECONDS = patience
     made = _missing(workspace)
 
     def both() -> dict[str, Any]:

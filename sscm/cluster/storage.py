@@ -102,6 +102,8 @@ def judge_workspace(
 def refused(node: str, message: str) -> Finding:
     """A finding of an error of ours, whose message says what was seen and, after a semicolon, what to do."""
     seen, _, remedy = message.partition("; ")
+    if "no such file or bucket" in seen:
+        remedy = "name a bucket that is there, or make it"
     return Finding(
         status="failed",
         check=CHECK,
@@ -122,7 +124,7 @@ def _latency(node: str, value: Mapping[str, Any]) -> Finding:
 def _error_of(answer: Answer) -> str | None:
     if answer.error is None:
         return str(answer.value["error"]) if "error" in answer.value else None
-    if answer.error.startswith("no answer"):
+    if answer.silent:
         return (
             f"{answer.error} to a small file; a mount that hangs, or a store that keeps still: see on the node whether "
             "it answers at all"

@@ -43,7 +43,10 @@ def test_sums_are_told_with_their_speed_and_slow_ones_warned_of():
 
 
 def test_a_rank_that_fails_is_told_its_interface():
-    answers = {"a": Answer(error="RuntimeError: timed out"), "b": Answer(error="no answer within 5 s")}
-    a, b = judge_all_reduce("nccl", answers, {"a": "eth1"})
-    assert (a.status, a.check, a.seen) == ("failed", "all-reduce, nccl", "RuntimeError: timed out")
-    assert "NCCL_SOCKET_IFNAME=eth1" in a.remedy and "NCCL_SOCKET_IFNAME=INTERFACE" in b.remedy
+    silent = Answer(error="no answer within 5 s", silent=True)
+    a, b = judge_all_reduce("nccl", {"a": Answer(error="RuntimeError: no such device"), "b": silent}, {"a": "eth1"})
+    assert (a.status, a.check, a.seen) == ("failed", "all-reduce, nccl", "RuntimeError: no such device")
+    assert "NCCL_SOCKET_IFNAME=eth1" in a.remedy
+    assert (b.status, b.seen) == ("failed", "waits for a")
+    [alone] = judge_all_reduce("gloo", {"b": silent}, {})
+    assert alone.seen == "no answer within 5 s" and "GLOO_SOCKET_IFNAME=INTERFACE" in alone.remedy

@@ -46,7 +46,7 @@ def test_an_error_of_storage_is_told_with_its_own_remedy():
 
 
 def test_silence_what_is_left_and_slowness_are_told():
-    assert "a mount that hangs" in judged(tried=Answer(error="no answer within 9 s"))["b"].remedy
+    assert "a mount that hangs" in judged(tried=Answer(error="no answer within 9 s", silent=True))["b"].remedy
     left = judged(tidied={"left": ["1"]})["b"]
     assert left.status == "warning" and left.seen == "still listed after it was deleted: 1"
     assert judged(tried={"write_ms": 1500.0, "read_ms": 3.0, "made": []})["b"].status == "warning"
