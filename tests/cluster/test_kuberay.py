@@ -182,17 +182,6 @@ def test_a_job_is_valid_runs_on_the_cluster_and_its_command_is_one(path, base, m
     assert (command, settings.workspace) == (path.stem, "/workspace")
 
 
-def test_the_pages_commands_are_ones(monkeypatch, tmp_path):
-    page = (FOLDER.parent / "README.md").read_text().replace("$submit ", "").replace("$W", "--workspace s3://b/sscm")
-    commands = [line.split(" -- ")[-1].split("   #")[0] for line in page.splitlines()]
-    commands = [line for line in commands if line.startswith(("sscm train", "sscm index", "sscm ingest"))]
-    assert {settings_of(line, monkeypatch)[0] for line in commands} == {"train", "index", "ingest"}
-    (serve,) = [line for line in page.splitlines() if line.startswith("sscm serve")]
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(shlex.split(serve)[1:]) == 0
-    ServeDeploySchema.model_validate(yaml.safe_load((tmp_path / "serve.yaml").read_text()))
-
-
 def settings_of(line, monkeypatch):
     """What a command line comes to: the command, and the settings that its function is given."""
     program, command, *arguments = shlex.split(line)
