@@ -87,9 +87,10 @@ def _train(job: WorkerJob) -> None:
     )
     stream = itertools.chain.from_iterable(stream_batches(job.workspace, job.manifest, plan, reader))
     told = TrainingMetrics(job.name) if rank == 0 else None
+    watch = _Watch(config.checkpoint_minutes * 60)
     with prefetched(stream, device) as batches:
         for epoch in epochs:
-            _run_epoch(job, plan, train_step, place, batches, told)
+            _run_epoch(job, plan, train_step, place, batches, told, watch)
             metrics = _metrics(job, plan, train_step, epoch, place.epoch)
             metrics["workers"] = workers
             metrics["validation"] = validate(encoders, job, rank, workers)
@@ -98,6 +99,7 @@ def _train(job: WorkerJob) -> None:
                 told.epoch(metrics)
             place.epoch = Epoch(deals=(Deal(0, workers),))
             report(job, rank, encoders, train_step, place)
+            watch.kept()
     if rank == 0:
         save_bundle(job.workspace, trained_bundle(job, encoders, place))
 
@@ -109,12 +111,12 @@ def _run_epoch(
     place: Place,
     batches: Iterator[Ready],
     told: TrainingMetrics | None,
+    watch: _Watch,
 ) -> None:
     """The steps that are left of an epoch, with a checkpoint now and then; what it came to is in ``place.epoch``."""
     rank = ray.train.get_context().get_world_rank()
     number = len(place.history)
     encoders = train_step.encoders
-    watch = _Watch(job.config.checkpoint_minutes * 60)
     tally = _Tally(place.epoch, train_step)
     workers = ray.train.get_context().get_world_size()
     for step in range(place.epoch.steps, plan.steps_per_epoch):
@@ -170,9 +172,13 @@ class _Watch:
             self.going = ray.train.get_preemption_info() is not None and not self._told
             self._told |= self.going
         if self.going or wished & self.CHECKPOINT:
-            self._kept = time.monotonic()
+            self.kept()
             return True
         return False
+
+    def kept(self) -> None:
+        """There is a checkpoint now: the next one is as long from here."""
+        self._kept = time.monotonic()
 
 
 class _Tally:

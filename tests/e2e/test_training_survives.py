@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sscm.training.checkpoint import RECORD
+from sscm.training.checkpoint import RECORD, whole_checkpoints
 from tests.plugins.raylets import command, raylets, until, workers_of
 
 pytestmark = pytest.mark.ray
@@ -61,13 +61,13 @@ def test_worker_node_and_driver(cluster, workspace, archive_factory, tmp_path):
 
     def whole(step):
         record = workspace.read_bytes("runs", "run", RECORD).decode()
-        return re.search(rf'"step": {step}\b', record)
+        return re.search(rf'"step":\s*{step}\b', record)
 
     def said(pattern):
         return lambda: re.findall(pattern, log.read_text())
 
     with command(ray_cluster, log, *words, "--workers", 2, "--min-workers", 1) as process:
-        reached(lambda: epochs_of(workspace), "an epoch")
+        reached(lambda: whole_checkpoints(workspace, "run"), "an epoch's checkpoint")
         [worker] = workers_of(nodes[1])
         worker.send_signal(signal.SIGKILL)
         reached(said(rf"2 workers at step {STEPS + 1}\b"), "a new start from the end of that epoch")
