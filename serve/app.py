@@ -40,6 +40,7 @@ from serve.guard import Rules
 from serve.settings_file import APP, config_of
 from serve.shard_replica import ShardReplica
 from serve.swap import GATEWAY, encoder_part, shard_part
+from sscm import placement
 from sscm.config import ServeConfig
 from sscm.errors import ServiceError
 from sscm.runtime import ray_session
@@ -100,7 +101,7 @@ def build_app(config: ServeConfig | Mapping[str, Any]) -> serve.Application:
     }
     shards = [
         _deployment(ShardReplica, shard_part(number), settings.threads, settings.replicas)
-        .options(user_config={})
+        .options(user_config={}, max_replicas_per_node=placement.most_on_a_node(settings.replicas))
         .bind(coordinator=coordinator, number=number, secret=secret, threads=settings.threads)
         for number in numbers
     ]
@@ -133,9 +134,11 @@ def serve_workspace(config: ServeConfig, block: bool = True) -> None:
         ServiceError: the port is in use, or the service did not answer in time.
         GenerationError: there is no index to serve; nothing has been started then.
     """
-    application = build_app(config)
+    build_app(config)  # raises where there is nothing to serve, before anything starts
     port = free_port(config.host, config.port)
     with ExitStack() as at_last, ray_session():
+        placement.require_node("serve")
+        application = build_app(config)  # the cluster's nodes count
         ours = not serve.status().proxies  # Serve is not running yet: who starts it stops it
         if ours and block:
             at_last.callback(stop_orphans, ray.get_runtime_context().get_node_id())
@@ -240,6 +243,7 @@ def wait_ready(url: str, seconds: float) -> None:
 
 
 def _deployment(of: type, name: str, threads: int, replicas: int = 1) -> serve.Deployment:
+    selector = placement.selector("serve")
     environment = {
         # Read by a process's thread pools when it starts; later settings do not reach other threads.
         "OMP_NUM_THREADS": str(threads),
@@ -255,7 +259,11 @@ def _deployment(of: type, name: str, threads: int, replicas: int = 1) -> serve.D
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=5,
         # Threads share the processors of a small machine; claiming a whole one each would not fit on it.
-        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": environment}},
+        ray_actor_options={
+            "num_cpus": 0.1,
+            "runtime_env": {"env_vars": environment},
+            **({} if selector is None else {"label_selector": selector}),
+        },
     )(of)
 
 

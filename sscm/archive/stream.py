@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sscm import runtime
+from sscm import placement, runtime
 from sscm.archive.manifest import Manifest
 from sscm.archive.order import Deal, Piece, StreamPlan, Window
 from sscm.archive.schema import decode_group
@@ -229,7 +229,11 @@ def execute(asked: Sequence[str], workspace: Workspace, columns: Sequence[str]) 
     runtime.quiet_ray_data()
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     dataset = ray.data.from_items([{"pieces": pieces} for pieces in asked], override_num_blocks=len(asked)).map_batches(
-        _window_reader(workspace, columns), batch_size=1, batch_format="numpy", num_cpus=1
+        _window_reader(workspace, columns),
+        batch_size=1,
+        batch_format="numpy",
+        num_cpus=1,
+        label_selector=placement.selector("data"),
     )
     return list(dataset.materialize().to_arrow_refs())
 

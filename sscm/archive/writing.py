@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from sscm import runtime
+from sscm import placement, runtime
 from sscm.archive.plan import ShardPlan
 from sscm.archive.schema import Pair
 from sscm.archive.shard_file import write_shard
@@ -64,13 +64,18 @@ def write_shards(
         return
     total = sum(len(plan.refs) for plan in plans) * source.pairs_per_ref
     with runtime.ray_session(), progress("ingest", total) as advance:
+        placement.require_node("data")
         advance(done)
         counter: Any = _Counter.remote()  # type: ignore[attr-defined]
         with polling(_Follow(counter, advance)):
             write = _ShardTask(workspace, source, config, counter, ray.put(frozenset(held)))
             items = [{"number": plan.number, "plan": _packed(plan)} for plan in missing]
             dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-                write, batch_size=1, batch_format="numpy", num_cpus=runtime.core_share()
+                write,
+                batch_size=1,
+                batch_format="numpy",
+                num_cpus=runtime.core_share(),
+                label_selector=placement.selector("data"),
             )
             for row in dataset.iter_rows():
                 if row["error"]:

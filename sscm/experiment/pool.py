@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import torch
 
-from sscm import runtime
+from sscm import placement, runtime
 from sscm.config import TrainConfig
 from sscm.errors import ConfigError, SscmError
 from sscm.experiment.board import Display, State, TrialBoard, read_board
@@ -125,6 +125,7 @@ def _submit(
     task = ray.remote(_task).options(
         num_cpus=config.cpus_per_worker,
         num_gpus=1 if trains and config.gpu else 0,
+        label_selector=placement.computing(trains and config.gpu),
         max_retries=0,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_worker), **runtime.TORCH_ENVIRONMENT}},
     )

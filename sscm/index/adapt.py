@@ -21,6 +21,7 @@ import pyarrow as pa
 import ray
 import torch
 
+from sscm import placement
 from sscm.archive.manifest import Shard, read_manifest
 from sscm.archive.order import Piece, pieces_of
 from sscm.archive.schema import decode_group
@@ -168,7 +169,11 @@ def run_adaptation(workspace: Workspace, bundle: Bundle, sample: Sample, config:
     total = sample.pairs * passes(bundle, sample.kind)
     with embedding_session(config), progress("adapt", total * len(modalities), "images") as advance:
         require_gpu(config)
-        task = _estimate.options(num_cpus=config.cpus_per_actor, num_gpus=1 if config.gpu else 0)
+        task = _estimate.options(
+            num_cpus=config.cpus_per_actor,
+            num_gpus=1 if config.gpu else 0,
+            label_selector=placement.computing(config.gpu),
+        )
         try:
             for reference in task.remote(workspace, ray.put(bundle), modalities, sample, config):
                 told, value = ray.get(reference)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ray
 
-from sscm import runtime
+from sscm import placement, runtime
 from sscm.errors import GenerationError, SscmError
 from sscm.index.approximate import ApproximateScan, build_lists
 from sscm.index.effort import ApproximateInfo
@@ -69,8 +69,10 @@ def approximate_segments(
     rows = sum(done[place].live for place, _ in missing)
     cpus = max(os.cpu_count() or 1, runtime.LOCAL_CPUS, THREADS)
     with runtime.ray_session(cpus), progress("approximate", rows, "rows") as advance:
+        placement.require_node("data")
+        build = _build.options(label_selector=placement.selector("data"))
         waiting = {
-            _build.remote(workspace, done[place], list(modalities), name, recall): (place, name)
+            build.remote(workspace, done[place], list(modalities), name, recall): (place, name)
             for place, name in missing
         }
         try:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import ray
 import torch
 
-from sscm import runtime
+from sscm import placement, runtime
 from sscm.archive.manifest import Shard, read_manifest
 from sscm.archive.schema import decode_group
 from sscm.config import IndexConfig
@@ -280,6 +280,7 @@ def _dataset(embedder: tuple[Any, ...], shards: Sequence[Shard], config: IndexCo
         compute=ray.data.ActorPoolStrategy(size=min(config.actors, len(shards))),
         num_cpus=config.cpus_per_actor,
         num_gpus=1 if config.gpu else 0,
+        label_selector=placement.computing(config.gpu),
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.cpus_per_actor), **runtime.TORCH_ENVIRONMENT}},
     )
 

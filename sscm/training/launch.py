@@ -15,7 +15,7 @@ import ray.train
 import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sscm import runtime
+from sscm import placement, runtime
 from sscm.archive.manifest import Manifest, read_manifest
 from sscm.archive.order import StreamPlan
 from sscm.archive.statistics import BandStatistics
@@ -70,6 +70,8 @@ def train(config: TrainConfig) -> Bundle:
     if workspace.exists(MODELS, name, CONFIG):
         return load_bundle(workspace, name)
     with runtime.ray_session():
+        placement.require_node("data")
+        placement.require_node("gpu" if config.gpu else "data")
         require_resources(config)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         board: Any = TrainingBoard.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -108,6 +110,7 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
             num_workers=(config.min_workers, config.workers) if config.min_workers else config.workers,
             use_gpu=config.gpu,
             resources_per_worker={"CPU": config.cpus_per_worker, **({"GPU": 1} if config.gpu else {})},
+            label_selector=placement.computing(config.gpu),
             elastic_resize_monitor_interval_s=config.resize_minutes * 60,
         ),
         run_config=ray.train.RunConfig(
