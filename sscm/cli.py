@@ -479,7 +479,7 @@ def _cluster_check(config: ClusterCheckConfig) -> int:
             config.json.write_text(text, "utf-8")
     console = Console(stderr=to_stdout)
     if not console.is_terminal:  # a job's log
-        console.width = max(console.width, 140)
+        console.width = max(console.width, 120)
     console.print(found.table())
     return 1 if found.failed else 0
 

@@ -22,7 +22,7 @@ from sscm.cluster.budget import check_budget
 from sscm.cluster.clocks import judge_clocks, read_clocks
 from sscm.cluster.crew import Answer, Crew, crew
 from sscm.cluster.environment import COSTS, judge_environment
-from sscm.cluster.findings import COMMAND, Finding, counted
+from sscm.cluster.findings import CLUSTER, COMMAND, Finding, counted
 from sscm.cluster.gpus import Devices, judge_gpus
 from sscm.cluster.machine import Machine, judge_machine
 from sscm.cluster.network import check_all_reduce, check_connections, check_nccl
@@ -191,7 +191,11 @@ def _working_together(
     connections = list(check_connections(together))
     advance(1)
     yield from connections
-    if all(finding.status == "ok" for finding in connections):
+    if any(finding.status != "ok" for finding in connections):
+        seen = "not tried, since nodes do not reach each other"
+        remedy = "mend the connections, then check again"
+        yield Finding(status="warning", check="all-reduce, gloo", node=CLUSTER, seen=seen, remedy=remedy)
+    else:
         interfaces = {name: machine.interface for name, machine in machines.items()}
         yield from check_all_reduce(together, "gloo", interfaces)
         if works:

@@ -58,7 +58,8 @@ def judge_clocks(clocks: Mapping[str, Clock]) -> Iterator[Finding]:
     middle = statistics.median_low(clock.offset for clock in clocks.values())
     for node, clock in clocks.items():
         apart = clock.offset - middle
-        seen = f"{abs(apart):.3f} s {'ahead' if apart >= 0 else 'behind'}, ± {clock.uncertainty:.3f} s"
+        side = "apart" if abs(apart) < 0.0005 else "ahead" if apart > 0 else "behind"
+        seen = f"{abs(apart):.3f} s {side}, ± {clock.uncertainty:.3f} s"
         remedy = "have chrony or systemd-timesyncd set its clock"
         if abs(apart) - clock.uncertainty > FAIL_S:
             seen += "; S3 refuses requests that are signed more than 15 min off"

@@ -119,6 +119,8 @@ def _answer(reference: Any) -> Answer:
 
 def _told(error: Exception) -> str:
     """The last line of what Ray wrapped, which is the cause."""
+    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnschedulableError):
+        return "the check's process there is gone: the node was lost, or killed it for want of memory"
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException) and str(cause).strip():
         return f"{type(cause).__name__}: {' '.join(str(cause).split())}"

@@ -69,7 +69,7 @@ def check_all_reduce(crew: Crew, backend: str, interfaces: Mapping[str, str | No
         backend: ``gloo``, or ``nccl`` where each claims a GPU.
         interfaces: by name the network interface of its node's address, where that is known.
     """
-    if len(crew.names) < 2:
+    if len(crew.names) < (1 if backend == "nccl" else 2):
         return
     yield from judge_all_reduce(backend, _all_reduced(crew, backend), interfaces)
 
@@ -97,6 +97,9 @@ def judge_all_reduce(
             remedy = f"set {variable} on the node before Ray starts, and open all TCP ports between the nodes"
             yield Finding(status="failed", check=check, node=name, seen=answer.error, remedy=remedy)
             continue
+        if len(answers) == 1:
+            yield Finding(status="ok", check=check, node=name, seen="works on the one rank that there is")
+            continue
         speed = answer.value["bytes_per_s"]
         seen = f"{speed / 1e6:,.0f} MB/s each way over {len(answers)} ranks ({answer.value['bytes'] / 1e6:.0f} MB)"
         if speed < SLOW_BYTES_PER_S:
@@ -122,9 +125,14 @@ def check_nccl(nodes: Sequence[Node], seconds: float) -> Iterator[Finding]:
     with crew(workers, seconds, gpus=1) as gpu_crew:
         # Imports torch: the ranks are to begin together.
         ready = gpu_crew.ask(lambda worker: worker.devices.remote())
-        if any(answer.error is not None for answer in ready.values()):
-            yield from judge_all_reduce("nccl", {n: a for n, a in ready.items() if a.error is not None}, {})
-        else:
+        for name, answer in ready.items():
+            if answer.silent:
+                seen = "not tried: this GPU was claimed by other work meanwhile, or its process does not start"
+                remedy = "check again when it is free: `ray status` shows who claims what"
+                yield Finding(status="warning", check="all-reduce, nccl", node=name, seen=seen, remedy=remedy)
+            elif answer.error is not None:
+                yield from judge_all_reduce("nccl", {name: answer}, {})
+        if all(answer.error is None for answer in ready.values()):
             yield from check_all_reduce(gpu_crew, "nccl", {})
 
 

@@ -33,3 +33,4 @@ def test_a_slow_answer_is_no_wrong_clock():
 def test_of_two_one_is_named():
     assert [finding.status for finding in judged(a=0, b=60).values()] == ["ok", "warning"]
     assert judged() == {}
+    assert judged(a=1e-5, b=0)["b"].seen == "0.000 s apart, ± 0.001 s"

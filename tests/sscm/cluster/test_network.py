@@ -1,7 +1,8 @@
 """Nodes that do not reach each other, and sums that do not come to an end."""
 
 from sscm.cluster.crew import Answer
-from sscm.cluster.network import judge_all_reduce, judge_connections
+from sscm.cluster.network import check_nccl, judge_all_reduce, judge_connections
+from sscm.cluster.nodes import Node
 
 LISTENING = {node: Answer(value=[f"10.0.0.{number}", 5000]) for number, node in enumerate("abc")}
 
@@ -50,3 +51,14 @@ def test_a_rank_that_fails_is_told_its_interface():
     assert (b.status, b.seen) == ("failed", "waits for a")
     [alone] = judge_all_reduce("gloo", {"b": silent}, {})
     assert alone.seen == "no answer within 5 s" and "GLOO_SOCKET_IFNAME=INTERFACE" in alone.remedy
+
+
+def test_one_gpu_has_nobody_to_send_to():
+    [found] = judge_all_reduce("nccl", {"a": Answer(value={"bytes": 1e6, "seconds": 1, "bytes_per_s": 0.0})}, {})
+    assert (found.status, found.seen) == ("ok", "works on the one rank that there is")
+
+
+def test_gpus_of_which_some_are_claimed_are_left_alone():
+    node = Node(id="x", name="a", cpus=8, gpus=4, free_gpus=2.5, object_store=1)
+    [found] = check_nccl([node], 5.0)
+    assert found.status == "ok" and found.seen.startswith("not tried: busy, 1.5 of 4 GPUs are claimed")
