@@ -52,12 +52,16 @@ class Growth:
         before: images that were indexed and not trained on, among all that were.
         after: the same queries, among all; as deep in proportion to the images as before.
         new: images that came, among all, as deep as ``after``.
+        lost: queries that found their partner before, and after no more.
+        gained: the other way round.
     """
 
     direction: Direction
     before: Recall
     after: Recall
     new: Recall
+    lost: int
+    gained: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +106,8 @@ def growth(
         before=_recall(ranks_before, images[0], depth),
         after=_recall(ranks_after, total, deep),
         new=_recall(ranks_new, total, deep),
+        lost=int(np.count_nonzero((ranks_before <= depth) & (ranks_after > deep))),
+        gained=int(np.count_nonzero((ranks_before > depth) & (ranks_after <= deep))),
     )
 
 

@@ -152,6 +152,8 @@ def _to_json(result: Refresh, config: RefreshConfig, decision: str) -> dict[str,
         "growth": [
             {
                 "direction": str(one.direction),
+                "lost": one.lost,
+                "gained": one.gained,
                 **{name: dataclasses.asdict(getattr(one, name)) for name in ("before", "after", "new")},
             }
             for one in result.growth

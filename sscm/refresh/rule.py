@@ -12,9 +12,9 @@ def objections(found: Sequence[Growth], tolerance: float, least: float) -> tuple
     """What speaks against an index that grew; nothing where it may be served.
 
     In each direction of retrieval, the images that were there must find their partners among more images as well as
-    before: the same queries, so that no chance is in it. New images may be of places where it is harder, but must reach
-    a share of that recall: what is mixed up, of other bands or out of register finds nearly none. They count as below
-    it where they are by more than two standard errors of what so few queries can tell.
+    before. New images may be of places where it is harder, but must reach a share of that recall: what is mixed up, of
+    other bands or out of register finds nearly none. Both count as worse where they are by more than two standard
+    errors of what so few queries can tell; the first from the queries that changed, since they are the same ones.
 
     Args:
         found: recalls, by direction.
@@ -23,7 +23,8 @@ def objections(found: Sequence[Growth], tolerance: float, least: float) -> tuple
     """
     told = []
     for one in found:
-        if one.after.value < one.before.value - tolerance:
+        error = math.sqrt(one.lost + one.gained + 1) / one.before.queries
+        if one.after.value < one.before.value - tolerance - 2 * error:
             told.append(_text(one, one.after, "images that were indexed") + "look for duplicates among the new ones")
         if one.new.value < least * one.before.value - 2 * _error(one.before, one.new, least):
             told.append(_text(one, one.new, "new images") + "look at their times, bands and places, or train on them")

@@ -17,7 +17,8 @@ from tests.plugins.kuberay import check, cluster_of, pods_of
 FOLDER = Path(__file__).resolve().parents[2] / "cluster/kuberay"
 BASE = FOLDER / "base"
 OVERLAYS = ("kind", "cloud")
-JOBS = sorted(FOLDER.glob("overlays/*/jobs/*.yaml"))
+NIGHTLY = FOLDER / "overlays/cloud/jobs/refresh.yaml"
+JOBS = sorted({*FOLDER.glob("overlays/*/jobs/*.yaml")} - {NIGHTLY})
 
 
 def documents(path):
@@ -182,12 +183,34 @@ def test_a_job_is_valid_runs_on_the_cluster_and_its_command_is_one(path, base, m
     assert (command, settings.workspace) == (path.stem, "/workspace")
 
 
+def test_the_nightly_job_submits_a_refresh_to_the_clusters_head(base, monkeypatch):
+    (job,) = documents(NIGHTLY)
+    check(job)
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    words = container["command"]
+    cluster = named(base, "RayCluster")["metadata"]["name"]
+    assert words[:5] == ["ray", "job", "submit", f"--address=http://{cluster}-head-svc:8265", "--"]
+    monkeypatch.setattr("sscm.archive.sources.make_source", lambda source: source)
+    (command, settings) = settings_of(shlex.join(words[5:]), monkeypatch)
+    assert command == "refresh" and not settings.accept
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    (rule,) = [r for r in named(base, "NetworkPolicy")["spec"]["ingress"] if "ports" not in r]
+    (expression,) = rule["from"][0]["podSelector"]["matchExpressions"]
+    assert expression["operator"] == "Exists" and expression["key"] in pod["metadata"]["labels"]
+
+
 def settings_of(line, monkeypatch):
     """What a command line comes to: the command, and the settings that its function is given."""
     program, command, *arguments = shlex.split(line)
     assert program == "sscm"
     taken = []
-    for function in ("sscm.training.launch.train", "sscm.index.build.build_index", "sscm.archive.ingest.ingest"):
+    for function in (
+        "sscm.training.launch.train",
+        "sscm.index.build.build_index",
+        "sscm.archive.ingest.ingest",
+        "sscm.refresh.refresh.refresh",
+    ):
         monkeypatch.setattr(function, lambda *settings: taken.append(settings) or stop())
     with pytest.raises(StopIteration):
         cli.main([command, *arguments])

@@ -9,6 +9,7 @@ from tests.docs.laptop import STEPS
 
 E2E = "tests/e2e/test_radar_finds_optical.py::test_a_radar_file_finds_its_place_over_http"
 JOBS = "tests/e2e/test_jobs.py::test_train_index_and_serve_on_a_cluster"
+CHECK = "tests/sscm/cluster/test_check.py::test_the_odd_node_is_named_with_what_is_wrong"
 STORE = "tests/sscm/test_object_storage.py::test_commands_over_an_object_store"
 RECIPES = "tests/sscm/experiment/test_recipes.py::test_recipes_say_what_is_compared"
 MAKE = "tests/docs/test_commands.py::test_what_make_would_do"
@@ -78,6 +79,9 @@ NAMED: dict[str, str] = {
     "--name on-ray --epochs 2 --backbone resnet10t --image-size 64": JOBS,
     "ray job submit --address http://127.0.0.1:8265 --working-dir . -- sscm index --workspace $PWD/demo": JOBS,
     "serve deploy serve.yaml --address http://127.0.0.1:8265": JOBS,
+    "ray job submit --address http://127.0.0.1:8265 --working-dir . -- sscm cluster check --workspace s3://BUCKET/sscm "
+    "--gpu --workers 4": CHECK,
+    "RAY_ADDRESS=127.0.0.1:6379 sscm cluster check --workspace s3://BUCKET/sscm --json check.json": CHECK,
     # Experiments: hours of training; their files are read and their flags are there.
     ".venv/bin/sscm experiment recipes/simulated.toml --workspace simulated": RECIPES,
     ".venv/bin/sscm experiment recipes/choices.toml --workspace ombria": RECIPES,
@@ -129,6 +133,7 @@ NOT_HERE: dict[str, str] = {
     "kubectl apply -k $O -l 'sscm/part!=service'": "no Kubernetes",
     "kubectl apply -k $O": "no Kubernetes",
     "kubectl create -f $O/jobs/train.yaml": "no Kubernetes",
+    "kubectl apply -f $O/jobs/refresh.yaml": "no Kubernetes",
     "kubectl create -f $O/jobs/index.yaml": "no Kubernetes",
     "kubectl -n sscm create secret generic sscm-redis --from-literal=password=PASSWORD": "no Kubernetes",
     "kubectl -n sscm create secret generic sscm-s3 --from-literal=AWS_ACCESS_KEY_ID=… "

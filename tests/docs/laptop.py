@@ -362,12 +362,18 @@ STEPS: tuple[Step, ...] = (
         says="index generation 4: 112 rows by model first-checkpoint_",
         then=generation_is(4, 112),
     ),
+    operations(
+        "sscm refresh synthetic --pairs 2200",
+        added="--pairs 128",
+        says=r"(?s)s1→s2.*index generation 5: 16 new pairs, 128 rows",
+        then=generation_is(5, 128),
+    ),
     index(
         """sscm index delete --filter "season = 'winter' AND cloud_share > 0.5\"""",
         put=(("season = 'winter' AND cloud_share > 0.5", "id < 'sim_000003'"),),
-        says="index generation 5: 3 rows deleted, 109 left",
+        says="index generation 6: 3 rows deleted, 125 left",
     ),
-    index("sscm index compact --deleted 0", says="3 deleted rows are out", then=generation_is(6, 109)),
+    index("sscm index compact --deleted 0", says="3 deleted rows are out", then=generation_is(7, 125)),
     index("sscm index gc --keep 1 --min-age 0", says="are gone"),
     export("sscm index export embeddings.parquet", says="embeddings.parquet"),
     # Keys.

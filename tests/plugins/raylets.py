@@ -39,7 +39,7 @@ def raylets(*cpus):
             cluster.remove_node(node, allow_graceful=False)
         if cluster.head_node is not None:
             cluster.remove_node(cluster.head_node, allow_graceful=False)
-        # A node's start makes its head that of the whole process, which ends a minute after it asks a head that is gone.
+        # A node's start makes its head that of this process, which ends a minute after it asks a head that is gone.
         internal_kv._internal_kv_reset()
         if client is not None:
             internal_kv._initialize_internal_kv(client)

@@ -50,6 +50,8 @@ def test_it_is_what_ranks_over_everything_give():
     assert found.after.value == np.mean(ranks[:447] <= 6)
     assert found.new.value == np.mean(ranks[447:] <= 6)
     assert found.new.value < found.after.value
+    assert (found.gained - found.lost) / 447 == pytest.approx(found.after.value - found.before.value)
+    assert found.lost + found.gained > 0
 
 
 def test_some_of_the_pairs_stand_for_all():

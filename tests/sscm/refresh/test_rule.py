@@ -11,8 +11,15 @@ def recall(value, queries=2000):
     return Recall(queries=queries, archive=10_000, depth=10, value=value)
 
 
-def grown(before, after, new, queries=2000):
-    return Growth(direction=Direction("s1", "s2"), before=recall(before), after=recall(after), new=recall(new, queries))
+def grown(before, after, new, queries=2000, of=2000):
+    return Growth(
+        direction=Direction("s1", "s2"),
+        before=recall(before, of),
+        after=recall(after, of),
+        new=recall(new, queries),
+        lost=round(max(0, before - after) * of),
+        gained=round(max(0, after - before) * of),
+    )
 
 
 @pytest.mark.parametrize("growth", [grown(0.6, 0.6, 0.6), grown(0.6, 0.7, 0.9), grown(0.6, 0.59, 0.31)])
@@ -32,6 +39,7 @@ def test_images_that_crowd_the_others():
 
 def test_few_queries_tell_little():
     assert objections([grown(0.6, 0.6, 0.2, queries=10)], 0.02, 0.5) == ()
+    assert objections([grown(0.1, 0.05, 0.1, of=40)], 0.02, 0.5) == ()
     assert objections([grown(1.0, 1.0, 0.0, queries=6)], 0.02, 0.5)
 
 
