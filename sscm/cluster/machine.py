@@ -9,14 +9,14 @@ from sscm.cluster.findings import Finding, Status
 
 GB = 1e9
 MEMORY_FLOOR = 2 * GB
-"""Bytes of memory that are free before Ray's monitor begins to kill workers: a training worker with a small network
-takes about one, and tasks of its stream the rest."""
+"""Bytes of memory that are free before Ray's monitor begins to kill workers: a training's processes take half a GB each
+before their first image, and there are four at least."""
 DISK_FLOOR = 5 * GB
 """Bytes of disk that are free before Ray refuses to spill: what does not fit the object store, and logs of days."""
 OPEN_FILES_FLOOR = 8192
-"""Open files below which Ray's own documentation expects connection errors: each worker holds several connections."""
+"""Open files that Ray asks for when it starts: connections of all workers meet in a node's raylet, and in the head."""
 OPEN_FILES_NEEDED = 1024
-"""Open files below which a node with some dozens of workers has none left; Linux gives as many by default."""
+"""Open files that Linux gives by default; a gateway's 512 requests, one connection in and one out each, want more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def _memory(node: str, machine: Machine) -> Finding:
         return Finding(status="failed", check="memory", node=node, seen=seen, remedy=remedy)
     if left < MEMORY_FLOOR:
         seen += f"; {left / GB:.1f} GB more, and Ray kills workers"
-        remedy = f"free some: a training worker and its stream want {MEMORY_FLOOR / GB:g} GB at least"
+        remedy = f"free some: a training's processes want {MEMORY_FLOOR / GB:g} GB before the first image"
         return Finding(status="warning", check="memory", node=node, seen=seen, remedy=remedy)
     return Finding(status="ok", check="memory", node=node, seen=seen)
 
