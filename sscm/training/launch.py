@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2.api import data_parallel_trainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sscm import placement, runtime
@@ -33,6 +35,8 @@ from sscm.training.run_storage import run_storage
 from sscm.workspace import MODELS, RUNS, Workspace, open_workspace
 
 SETTINGS = "settings.json"
+_CLEANER_S = 1.0
+"""Longest wait at a run's end for Ray Train's cleaner, seconds."""
 _MAY_CHANGE = {
     *("workspace", "resume", "workers", "min_workers", "cpus_per_worker", "gpu", "max_failures", "checkpoint_minutes"),
     "resize_minutes",
@@ -128,7 +132,8 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
     job.workspace.delete(RUNS, job.name, NON_FINITE)  # of a run that is resumed
     try:
         # With fewer workers allowed, those that are there begin soon; else the cluster has time to grow.
-        with _environment("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "40" if config.min_workers else "600"):
+        start = _environment("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "40" if config.min_workers else "600")
+        with start, _cleaner_ends_soon():
             trainer.fit()
     except Exception as error:
         raise TrainingError(
@@ -155,6 +160,21 @@ def _environment(name: str, value: str) -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
+
+
+@contextlib.contextmanager
+def _cleaner_ends_soon() -> Iterator[None]:
+    """Have a run end without its wait for the actor that would clean up after a controller that died.
+
+    That actor asks Ray's dashboard whether the controller lives. A Ray of our own has no dashboard, and each run would
+    wait twelve seconds for the answer. It exits after this time all the same.
+    """
+    usual = data_parallel_trainer.PlacementGroupCleanerCallback
+    data_parallel_trainer.PlacementGroupCleanerCallback = functools.partial(usual, stop_timeout=_CLEANER_S)
+    try:
+        yield
+    finally:
+        data_parallel_trainer.PlacementGroupCleanerCallback = usual
 
 
 def _as_begun(workspace: Workspace, manifest: Manifest, config: TrainConfig) -> Manifest:
