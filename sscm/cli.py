@@ -206,7 +206,7 @@ def _refresh(command: Refresh) -> None:
     from rich.console import Console
 
     from sscm.archive.sources import make_source
-    from sscm.refresh.refresh import growth_table, refresh
+    from sscm.refresh.launch import growth_table, refresh
 
     source = None if isinstance(command.source, Archived) else make_source(command.source)
     done = refresh(source, command.settings)

@@ -209,7 +209,7 @@ def settings_of(line, monkeypatch):
         "sscm.training.launch.train",
         "sscm.index.build.build_index",
         "sscm.archive.ingest.ingest",
-        "sscm.refresh.refresh.refresh",
+        "sscm.refresh.launch.refresh",
     ):
         monkeypatch.setattr(function, lambda *settings: taken.append(settings) or stop())
     with pytest.raises(StopIteration):

@@ -12,6 +12,7 @@ PACKAGES = [
     "sscm.experiment",
     "sscm.index",
     "sscm.model",
+    "sscm.refresh",
     "sscm.training",
     "serve",
 ]

@@ -13,7 +13,7 @@ from sscm.index.build import build_index
 from sscm.index.generation import commit, open_segments, read_generation, successor
 from sscm.index.manifest import SegmentInfo
 from sscm.index.segment import write_segment
-from sscm.refresh.refresh import refresh
+from sscm.refresh.launch import refresh
 from tests.plugins.growing import live_ids
 
 
