@@ -13,7 +13,7 @@ from sscm.cluster.nodes import alive_nodes
 from sscm.cluster.storage import check_workspace
 
 DEADLINE_S = 20.0
-AWAY_S = 8.0
+AWAY_S = 6.0
 """Deadline where the store is away."""
 
 
