@@ -8,6 +8,7 @@ PACKAGES = [
     "sscm",
     "sscm.archive",
     "sscm.archive.sources",
+    "sscm.cluster",
     "sscm.evaluation",
     "sscm.experiment",
     "sscm.index",
