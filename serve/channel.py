@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import itertools
+import socket
 import threading
 from collections.abc import Awaitable
 from contextlib import suppress
@@ -25,6 +26,8 @@ HELLO_BYTES = 1024
 """Largest first message: what comes before the secret is not worth memory."""
 HELLO_S = 10.0
 """Longest time until a caller has told the secret; who says nothing would hold a socket for ever."""
+SILENT_S = 3.0
+"""A server whose host acknowledges nothing for so long is gone; Ray takes some 20 s to find out."""
 START_S = 10.0
 """Longest time that a server takes to listen, and its thread to end."""
 END_S = 1.0
@@ -239,6 +242,22 @@ async def connect(address: Address, secret: str, seconds: float) -> Connection:
             transport, connection = await loop.create_connection(Connection, *address)
     except (OSError, TimeoutError) as error:
         raise Disconnected(str(error)) from error
+    _notice_silence(transport.get_extra_info("socket").fileno())
     with suppress(RuntimeError):
         transport.write(pack(secret.encode()))
     return connection
+
+
+def _notice_silence(descriptor: int) -> None:
+    """Have the system end a connection whose other end acknowledges nothing any more: a host that lost its power.
+
+    One that is only busy does acknowledge: its system does.
+    """
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+        return
+    with socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM) as connected:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENT_S * 1000))
+        # Where all that was sent is acknowledged and an answer is waited for, the system asks whether anybody is there.
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)

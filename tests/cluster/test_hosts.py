@@ -60,7 +60,7 @@ def test_an_object_passes_and_a_host_that_was_cut_off_comes_back(tmp_path):
     with hosts("head", "data", folder=tmp_path, **SOON) as cluster:
         head, data = cluster["head"], cluster["data"]
         cluster.boot_head("head", "--num-cpus=0", "--include-dashboard=false")
-        until(lambda: "Ray runtime started" in head.log, 90, "the head is up")
+        until(lambda: head.up, 90, "the head is up")
         cluster.boot_node("data", "head", "--num-cpus=1", "--labels=sscm/role=data")
         process = head.start("python", "-c", WATCH, log=log)
         said(*passed)

@@ -46,6 +46,8 @@ ENVIRONMENT = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "60",
+    "RAY_grpc_client_keepalive_time_ms": "10000",
+    "RAY_grpc_client_keepalive_timeout_ms": "10000",
     "RAY_USAGE_STATS_ENABLED": "0",
     "OMP_NUM_THREADS": "1",
 }
@@ -84,6 +86,7 @@ class Host:
     folder: Path
     environment: Mapping[str, str]
     ray: tuple[str, ...] = ()
+    is_cut: bool = False
     _first: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _started: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
 
@@ -97,6 +100,11 @@ class Host:
         """What its Ray has said."""
         path = self.folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def up(self) -> bool:
+        """Whether its Ray is up since it was last started."""
+        return "Ray runtime started" in self.log.rsplit("starting ray\n", 1)[-1]
 
     @property
     def starts(self) -> int:
@@ -168,22 +176,27 @@ class Host:
     def cut(self) -> None:
         """Pull its cable."""
         _ip("link", "set", self.cable, "down")
+        self.is_cut = True
 
     def heal(self) -> None:
         """Put its cable back."""
         _ip("link", "set", self.cable, "up")
+        self.is_cut = False
 
     def _entered(self, words: Sequence[object]) -> list[str]:
         if self._first is None:
             raise RuntimeError(f"{self.name} does not run")
         [inside, *_] = until(psutil.Process(self._first.pid).children, 10, f"the first process of {self.name}")
-        return ["nsenter", "--target", str(inside.pid), "--mount", "--uts", "--net", "--pid", "--", *map(str, words)]
+        spaces = ("--mount", "--uts", "--net", "--pid")
+        # `nsenter` is the parent of what it runs: that one dies with it, and it with us.
+        dies = ("setpriv", "--pdeathsig", "KILL")
+        return [*dies, "nsenter", "--target", str(inside.pid), *spaces, "--", *dies, *map(str, words)]
 
     def start(self, *words: object, log: Path) -> subprocess.Popen[bytes]:
         """Start a command on it, which dies with it; what it says goes to a file of ours."""
         with log.open("ab") as output:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *self._entered(words)],
+                self._entered(words),
                 env=dict(self.environment),
                 stdout=output,
                 stderr=output,
@@ -234,10 +247,11 @@ class Hosts:
     def __getitem__(self, name: str) -> Host:
         return self.all[name]
 
-    def boot_head(self, name: str, *flags: str) -> None:
-        """Boot a host as the head of a Ray cluster."""
+    def boot_head(self, name: str, *flags: str, **environment: str) -> None:
+        """Boot a host as the head of a Ray cluster, in an environment of its own beside that of all."""
         host = self[name]
         host.boot(
+            *(f"{key}={value}" for key, value in environment.items()),
             *(f"{BIN}/ray", "start", "--head", "--block", f"--node-ip-address={host.address}", "--port=6379"),
             *("--disable-usage-stats", f"--object-store-memory={STORE_BYTES}", *flags),
         )

@@ -8,6 +8,7 @@ import gc
 import random
 import socket
 import struct
+import sys
 import threading
 import time
 
@@ -17,6 +18,8 @@ from serve import channel
 from serve.channel import HELLO_BYTES, Busy, ChannelServer, Disconnected, connect
 from serve.wire import pack
 from sscm.errors import ConfigError, GenerationError, QueryError, ServiceError
+from tests.plugins.hosts import ROOT, hosts, why_not
+from tests.plugins.raylets import until
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -417,6 +420,47 @@ def test_nobody_there_is_disconnected_within_the_time_given(free_port):
                 one.close()
 
     run(calls())
+
+
+SERVING = """
+import time
+from serve.channel import ChannelServer
+
+async def answer(method, arguments, seconds):
+    time.sleep(float(method))
+    return "late"
+
+print(ChannelServer("0.0.0.0", "s" * 64, answer).address[1], flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("asked", ["before", "after"])
+def test_a_host_that_falls_silent_is_noticed_within_seconds_and_one_that_is_busy_is_waited_for(tmp_path, asked):
+    if why := why_not():
+        pytest.skip(why)
+
+    async def calls(host, port):
+        connection = await connect((host.address, port), SECRET, 5)
+        assert await connection.call("4.5", [], 10) == "late"  # longer than silence is borne
+        waiting = []
+        if asked == "before":  # what it was asked reached it: only the answer is missing
+            waiting.append(asyncio.create_task(connection.call("30", [], 30)))
+            await asyncio.sleep(0.3)
+        host.cut()
+        if asked == "after":
+            waiting.append(asyncio.create_task(connection.call("0", [], 30)))
+        begun = time.monotonic()
+        with pytest.raises(Disconnected):
+            await waiting[0]
+        assert time.monotonic() - begun < 3 * channel.SILENT_S
+
+    with hosts("shard", folder=tmp_path) as made:
+        made["shard"].boot("sleep", "60")
+        log = tmp_path / "log"
+        made["shard"].start(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}){SERVING}", log=log)
+        port = int(until(log.read_text, 30, "it listens"))
+        run(calls(made["shard"], port))
 
 
 def test_an_address_that_is_not_ours_cannot_be_listened_on():
