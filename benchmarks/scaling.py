@@ -45,7 +45,7 @@ from sscm.workspace import open_workspace
 PARTS = ("workers", "shards", "job")
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-DEVICE_S = 0.4
+DEVICE_S = 0.25
 """What a worker sleeps in the place of a GPU's step."""
 EACH = 16
 """Pairs of a worker's batch."""
@@ -96,7 +96,7 @@ def workers(folder: Path, rounds: int) -> list[Row]:
     """Weak scaling."""
     from tests.plugins.raylets import raylets
 
-    uri = make_archive(folder / "archive", 1_600)
+    uri = make_archive(folder / "archive", 900)
     seconds: dict[int, list[float]] = {count: [] for count in WORKERS}
     for _ in range(rounds):
         for count in WORKERS:

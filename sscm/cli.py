@@ -36,6 +36,7 @@ from sscm.config import (
     Role,
     SearchConfig,
     ServeConfig,
+    SpotConfig,
     StacConfig,
     SyntheticConfig,
     TrainConfig,
@@ -159,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         "gc": _gc,
         "export": _export,
     }
-    cluster_commands: dict[str, Callable[..., Any]] = {"check": _cluster_check}
+    cluster_commands: dict[str, Callable[..., Any]] = {"check": _cluster_check, "spot": _cluster_spot}
     args = sys.argv[1:] if arguments is None else arguments
     prog, description = "sscm", "Find satellite images across sensors: train, index, evaluate, serve."
     if args[:1] == ["index"] and args[1:2] and args[1] in index_commands:
@@ -456,6 +457,13 @@ def _search(
 
 def _cluster() -> None:
     """Look after a cluster: sscm cluster check finds out before a run what it would trip over."""
+
+
+def _cluster_spot(config: SpotConfig) -> None:
+    """Wait for Amazon's notice that this spot machine will be taken away, and tell Ray; beside Ray on a node."""
+    from sscm.spot import wait_and_tell
+
+    wait_and_tell(config)
 
 
 def _cluster_check(config: ClusterCheckConfig) -> int:

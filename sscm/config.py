@@ -642,6 +642,21 @@ class SearchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpotConfig:
+    """How a spot machine's notice is looked for, and whom it is about."""
+
+    address: str = "auto"
+    """Address of the cluster, host:port of its head; auto is the one that runs here."""
+    node_id: str | None = None
+    """Ray's id of the node; the one of this machine if not given."""
+    every_s: float = 5.0
+    """Seconds between two looks; the notice comes two minutes before the end."""
+
+    def __post_init__(self) -> None:
+        _require(self.every_s > 0, f"every_s = {self.every_s}; expected more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterCheckConfig:
     """What of a cluster is checked."""
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import jsonschema
@@ -10,7 +11,7 @@ import ray
 import yaml
 from ray.autoscaler._private.util import fillout_defaults
 
-from sscm import runtime
+from sscm import cli, runtime
 from sscm.version import code_version
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,3 +97,13 @@ def test_the_image_is_this_version_and_commands_can_run_again(config):
     assert config["docker"]["image"] == f"REGISTRY/sscm:{code_version()}-cuda"
     commands = "\n".join(config["initialization_commands"] + config["setup_commands"])
     assert ">>" not in commands, "a second run would append again"
+
+
+def test_every_node_passes_on_the_notice_of_a_spot_machine(config, monkeypatch):
+    (command,) = [line for line in config["worker_start_ray_commands"] if "sscm" in line]
+    words = shlex.split(command.split(">")[0].replace("$RAY_HEAD_IP", "10.0.0.1"))
+    assert words[:2] == ["nohup", "sscm"] and command.endswith("&")
+    taken = []
+    monkeypatch.setattr("sscm.spot.wait_and_tell", taken.append)
+    assert cli.main(words[2:]) == 0
+    assert taken[0].address == "10.0.0.1:6379" and taken[0].node_id is None
