@@ -121,7 +121,8 @@ class Host:
             raise RuntimeError(f"{self.name} runs already")
         self.heal()
         temporary = self.folder / "tmp"
-        shutil.rmtree(temporary, ignore_errors=True)  # it comes back as another machine would
+        if temporary.exists():  # it comes back as another machine would; the logs of its last life are kept beside
+            temporary.rename(self.folder / f"tmp-{self.starts}")
         temporary.mkdir(parents=True)
         words = " ".join(self.ray)
         script = f"""
