@@ -45,6 +45,10 @@ class ShardClient:
         self._flying = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def __reduce__(self) -> tuple[type[ShardClient], tuple[str]]:
+        """A copy that begins anew: Serve's controller, when it was started again, has a gateway's arguments copied."""
+        return ShardClient, (self._secret,)
+
     @property
     def waiting(self) -> int:
         """Queries that wait for their call."""

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import gc
 import os
+import pickle
 import socket
 import threading
 import time
 
 import numpy as np
 import pytest
+from ray.dag.py_obj_scanner import _PyObjScanner
+from ray.serve.handle import DeploymentHandle
 
 from serve import fanout
 from serve.api import HttpProblem
@@ -465,6 +468,24 @@ def test_replicas_share_what_there_is_to_do(replica):
         await asyncio.gather(*asked)
 
     run(scenario(), client)
+
+
+def test_a_client_in_use_can_be_copied_as_serve_does_when_its_controller_starts_anew(replica):
+    """A gateway whose arguments cannot be copied then would be stopped: all gateways at once."""
+
+    async def calls():
+        client = client_of(replica("a"))
+        await searched(client, 1)
+        scanner = _PyObjScanner(source_type=DeploymentHandle)
+        assert scanner.find_nodes(((), {"shards": [client]})) == []
+        scanner.clear()
+        copy = pickle.loads(pickle.dumps(client))
+        assert copy.waiting == 0
+        with pytest.raises(Lost):  # it knows the secret, and no replicas yet
+            await searched(copy, 1)
+        client.close()
+
+    asyncio.run(calls())
 
 
 def test_replicas_come_and_go(replica):
