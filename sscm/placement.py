@@ -12,6 +12,7 @@ from typing import Literal
 
 import ray
 
+from sscm import runtime
 from sscm.errors import ConfigError
 
 NODE_ROLES = "SSCM_NODE_ROLES"
@@ -38,7 +39,7 @@ def require_node(role: Role) -> None:
     Raises:
         ConfigError: nodes have roles, none has this one, and the cluster does not grow.
     """
-    if selector(role) is None or ray._private.state.state.get_max_resources_from_cluster_config() is not None:
+    if selector(role) is None or runtime.grows():
         return
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if not any(node["Labels"].get(LABEL) == role for node in nodes):
@@ -58,7 +59,7 @@ def most_on_a_node(replicas: int) -> int | None:
     """
     if replicas < 2 or not ray.is_initialized():
         return None
-    if ray._private.state.state.get_max_resources_from_cluster_config() is not None:
+    if runtime.grows():
         return 1
     wanted = selector("serve") or {}
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,11 @@ NODE_ENVIRONMENT: Mapping[str, str] = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     # Ray starts workers at nice 15: anything else on a small machine would starve them.
     "RAY_worker_niceness": "0",
+    # How long a connection is silent before it is asked whether anybody is there, and how long the answer may take. Of
+    # a host that lost its power Ray knows within seconds, yet tasks in hand there are waited for until this ends: with
+    # Ray's own 300 and 120 s for seven minutes.
+    "RAY_grpc_client_keepalive_time_ms": "10000",
+    "RAY_grpc_client_keepalive_timeout_ms": "10000",
 }
 """Environment in which Ray is to start on every node."""
 _ENVIRONMENT = {
@@ -36,6 +42,10 @@ _ENVIRONMENT = {
     "RAY_worker_maximum_startup_concurrency": str(LOCAL_CPUS),
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+CLUSTER_GROWS = "SSCM_CLUSTER_GROWS"
+"""Environment variable of all nodes: 1 where the cluster starts nodes when they are asked for. Ray has a place where an
+autoscaler may tell what a cluster may grow to, and neither that of Ray 2.60 nor KubeRay's does."""
 
 TORCH_ENVIRONMENT = {
     # Threads that spin while they wait would starve the stream's tasks, and each other where cores are short.
@@ -117,10 +127,18 @@ def quiet_ray_data() -> None:
 
 
 def most_resources() -> dict[str, float]:
-    """Resources that the cluster has, or may grow to where it scales itself."""
+    """Resources that the cluster has, or may grow to; infinite where it grows and does not say how far."""
     have = {name: float(amount) for name, amount in ray.cluster_resources().items()}
     most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    if os.environ.get(CLUSTER_GROWS) == "1":
+        most = {"CPU": math.inf, "GPU": math.inf, **most}
     return {name: max(have.get(name, 0.0), float(most.get(name, 0.0))) for name in {*have, *most}}
+
+
+def grows() -> bool:
+    """Whether the cluster starts nodes when they are asked for."""
+    told = ray._private.state.state.get_max_resources_from_cluster_config()
+    return os.environ.get(CLUSTER_GROWS) == "1" or told is not None
 
 
 def node_resources() -> list[dict[str, float]]:

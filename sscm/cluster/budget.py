@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import ray
@@ -38,7 +39,7 @@ def judge_budget(
         return Finding(status="failed", check=CHECK, node=CLUSTER, seen=seen, remedy=remedy)
     gpus = f" and {claim.gpus} GPUs" if claim.gpu else ""
     have, may = (sum(node.get("CPU", 0) for node in nodes), most.get("CPU", 0))
-    grows = f", and may grow to {may:g}" if may > have else ""
+    grows = "" if may <= have else ", and grows" if math.isinf(may) else f", and may grow to {may:g}"
     who = f"{claim.workers} worker{'s' if claim.workers > 1 else ''} of {claim.cpus_per_worker} CPUs"
     seen = (
         f"{who}, and one each for their stream, make {claim.cpus}{gpus}; the cluster has {have:g} logical CPUs{grows}"

@@ -75,7 +75,7 @@ class Host:
         space: its network namespace.
         cable: the bridge's end of its cable.
         address: its address, IPv4.
-        folder: what it has as ``/tmp``, and the log of its Ray.
+        folder: its ``/tmp``, and those of its earlier lives, and the log of its Ray; it sees this as ``/tmp/own``.
         environment: of all that runs on it.
     """
 
@@ -104,7 +104,7 @@ class Host:
     @property
     def up(self) -> bool:
         """Whether its Ray is up since it was last started."""
-        return "Ray runtime started" in self.log.rsplit("starting ray\n", 1)[-1]
+        return "Ray runtime started" in re.split("power on\n|starting ray\n", self.log)[-1]
 
     @property
     def starts(self) -> int:
@@ -130,7 +130,9 @@ class Host:
             mount -t tmpfs tmpfs /dev/shm
             mount --bind {self.folder.parent}/names /etc/hosts
             mount --bind {self.folder.parent}/lookup /etc/nsswitch.conf
-            mount --bind {temporary} /tmp
+            mkdir {temporary}/own
+            mount --bind {self.folder} {temporary}/own
+            mount --rbind {temporary} /tmp
             cd /tmp
             trap '' TERM
             while true; do
@@ -142,6 +144,8 @@ class Host:
             done
         """
         with (self.folder / "log").open("ab") as log:
+            log.write(b"power on\n")
+            log.flush()
             self._first = subprocess.Popen(
                 [
                     *("setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.space),

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from sscm import placement
+from sscm import placement, runtime
 from sscm.errors import ConfigError
 
 
@@ -66,3 +66,17 @@ def test_a_head_without_cpus_does_not_count(cluster):
 def test_a_cluster_that_grows_gets_a_node_each(cluster):
     cluster(None, most={"CPU": 64})
     assert placement.most_on_a_node(3) == 1
+
+
+def test_a_cluster_whose_autoscaler_does_not_say_so_grows_where_the_environment_says_so(roles, cluster, monkeypatch):
+    cluster(None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 0.0})
+    claim = runtime.TrainingClaim(workers=2, cpus_per_worker=4, gpu=True)
+    monkeypatch.delenv(runtime.CLUSTER_GROWS, raising=False)
+    with pytest.raises(ConfigError, match="no node of 1"):
+        placement.require_node("gpu")
+    assert claim.refusal([], runtime.most_resources()) is not None
+    monkeypatch.setenv(runtime.CLUSTER_GROWS, "1")
+    placement.require_node("gpu")
+    assert placement.most_on_a_node(3) == 1
+    assert claim.refusal([], runtime.most_resources()) is None
