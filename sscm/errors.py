@@ -18,6 +18,7 @@
     ├── GenerationError           an index generation that cannot be read or written
     ├── QueryError                a query that cannot be answered: wrong dimension, NaN, k < 1
     ├── EvaluationError           nothing to evaluate, or not comparable
+    │   └── RefreshError          what is new does worse than what is indexed; the index stayed
     └── ServiceError              the HTTP service answered with an error, or not at all
 
 A message says what was wrong, what was seen, and what would be right.

@@ -25,7 +25,7 @@ from tests.plugins.service import serving
 
 CLIENTS = 4
 WAIT_S = 30.0
-GRACE_S = 5.0
+GRACE_S = 20.0
 """Deadline of a request, and how long an old generation stays for it: the same, as a service has it."""
 
 
