@@ -77,7 +77,8 @@ def train(config: TrainConfig) -> Bundle:
         placement.require_node("data")
         placement.require_node("gpu" if config.gpu else "data")
         require_resources(config)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # Where this process is, and nowhere else: with a node of the workers the board would be lost, and all it shows.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board: Any = TrainingBoard.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
         job = WorkerJob(workspace=workspace, manifest=manifest, config=config, board=board)
         total = config.epochs * plan.steps_per_epoch * config.batch_size
