@@ -168,8 +168,11 @@ def test_a_recall_out_of_reach_is_searched_exactly_and_said(workspace, rows_fact
         vectors[name] = np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True), np.float32)
     generation = begin(workspace, rows, vectors)
     (segment,) = approximate_segments(workspace, generation.segments, generation.modalities, 0.9999, EXACT_ROWS)
-    assert segment.approximate == {}
-    assert "recall 0.9999 is not to be had approximately" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    exact = {"s1", "s2"} - set(segment.approximate)  # how lists are drawn may let one of them reach it, seldom
+    assert exact
+    for name in exact:
+        assert f"recall 0.9999 is not to be had approximately in {segment.name}/{name}: searched exactly" in told
 
 
 def test_another_recall_embeds_nothing(archive, small_bundle, embedded, ray_session, capsys):
