@@ -1,6 +1,6 @@
 """What Ray's autoscaler decides with the node types of ``ray_cluster.yaml``, their resources scaled down.
 
-Its own classes for the decisions, and for the whole way a head whose cloud gives raylets of one host.
+By its own classes, without a cluster.
 """
 
 import pytest
