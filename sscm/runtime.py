@@ -28,11 +28,6 @@ NODE_ENVIRONMENT: Mapping[str, str] = {
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     # Ray starts workers at nice 15: anything else on a small machine would starve them.
     "RAY_worker_niceness": "0",
-    # How long a connection is silent before it is asked whether anybody is there, and how long the answer may take. Of
-    # a host that lost its power Ray knows within seconds, yet tasks in hand there are waited for until this ends: with
-    # Ray's own 300 and 120 s for seven minutes.
-    "RAY_grpc_client_keepalive_time_ms": "10000",
-    "RAY_grpc_client_keepalive_timeout_ms": "10000",
 }
 """Environment in which Ray is to start on every node."""
 _ENVIRONMENT = {

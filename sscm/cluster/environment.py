@@ -13,8 +13,6 @@ COSTS: Mapping[str, str] = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "a service keeps the slower of Ray Serve's two ways within and between processes",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "each gateway that stops is waited for 30 s",
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "a training worker that never joins holds the others for ever",
-    "RAY_grpc_client_keepalive_time_ms": "tasks on a host that lost its power are waited for, for seven minutes",
-    "RAY_grpc_client_keepalive_timeout_ms": "tasks on a host that lost its power are waited for longer",
 }
 """Variables of :data:`sscm.runtime.NODE_ENVIRONMENT` that every node wants, and what it costs to go without."""
 
