@@ -56,7 +56,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing
 URI = "s3://drill/workspace"
 MODEL = ("--backbone", "resnet10t", "--image-size", 32, "--dimension", 16)
 SERVED = ("--shards", 2, "--replicas", 2, "--gateways", 3, "--encoders", 2, "--threads", 1)
-PATIENCE_S = 420.0
+PATIENCE_S = 600.0
 """Longest wait for a recovery."""
 
 
