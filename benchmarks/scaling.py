@@ -19,21 +19,18 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import httpx
 import numpy as np
 from stream import Row, row
 
@@ -44,7 +41,6 @@ from sscm.workspace import open_workspace
 
 PARTS = ("workers", "shards", "job")
 ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
 DEVICE_S = 0.25
 """What a worker sleeps in the place of a GPU's step."""
 EACH = 16
@@ -154,48 +150,17 @@ def shards(folder: Path, rounds: int) -> list[Row]:
     return [*rows, row("a shard more adds", slope, None, "", "ms")]
 
 
-@contextmanager
-def head(folder: Path) -> Iterator[str]:
-    """Address for jobs of a head that ``ray start`` runs, with a dashboard, as on a cluster."""
-    from serve import free_port
-
-    port, dashboard, client, agent = (free_port() for _ in range(4))
-    command = [BIN / "ray", "start", "--head", "--block", "--num-cpus", 8, "--object-store-memory", 300_000_000]
-    command += ["--port", port, "--dashboard-port", dashboard, "--ray-client-server-port", client]
-    command += ["--dashboard-agent-listen-port", agent, "--temp-dir", folder / "ray", "--disable-usage-stats"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment["PATH"] = f"{BIN}:{environment['PATH']}"
-    with (folder / "head.log").open("w") as log:
-        process = subprocess.Popen(
-            [str(word) for word in command], env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            address = f"http://127.0.0.1:{dashboard}"
-            end = time.monotonic() + 120
-            while time.monotonic() < end:
-                try:
-                    if httpx.get(f"{address}/api/version", timeout=5).status_code == 200:
-                        break
-                except httpx.TransportError:
-                    time.sleep(0.2)
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
 def job(folder: Path, rounds: int) -> list[Row]:
     """From the submission of a training to its first step."""
     from ray.job_submission import JobStatus, JobSubmissionClient
 
+    from tests.plugins.job_head import job_head
+
     uri = make_archive(folder / "archive", 400)
     phases: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as short, head(Path(short)) as address:  # for sockets
+    with job_head(8, folder) as (address, _, session):
         client = JobSubmissionClient(address)
-        logs = Path(short) / "ray" / "session_latest" / "logs"
+        logs = session / "session_latest" / "logs"
         for number in range(rounds + 1):
             name = f"bench-{number}"
             words = f"sscm train --workspace {uri} --name {name} --epochs 1 --batch-size 16 --cpus-per-worker 1"

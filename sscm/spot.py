@@ -27,6 +27,8 @@ NOTICE = "latest/meta-data/spot/instance-action"
 TOKEN = "latest/api/token"
 TOKEN_S = 21_600
 TRIES = 5
+TRY_S = 20.0
+"""Longest that one telling may take, seconds; the machine is there for two minutes more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +110,16 @@ def tell_ray(notice: Notice, config: SpotConfig) -> None:
     words += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", f"spot {notice.action}"]
     if config.node_id is not None:
         words += ["--node-id", config.node_id]
+    said = ""
     for attempt in range(TRIES):
-        done = subprocess.run(
-            [*words, "--deadline-remaining-seconds", str(notice.seconds)], capture_output=True, text=True, timeout=60
-        )
-        if done.returncode == 0:
-            return
+        deadline = ["--deadline-remaining-seconds", str(notice.seconds)]
+        try:
+            done = subprocess.run([*words, *deadline], capture_output=True, text=True, timeout=TRY_S)
+        except subprocess.TimeoutExpired:
+            said = f"no answer within {TRY_S:g} s"
+        else:
+            if done.returncode == 0:
+                return
+            said = (done.stderr or done.stdout).strip()[-500:]
         time.sleep(attempt)
-    raise ConfigError(f"Ray at {config.address} was not told: {(done.stderr or done.stdout).strip()[-500:]}")
+    raise ConfigError(f"Ray at {config.address} was not told: {said}")

@@ -1,11 +1,6 @@
 """``ray start`` and ``ray job submit`` as the pages have them, on a Ray of its own beside the tests' one."""
 
-import os
-import shutil
-import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,75 +8,21 @@ import httpx
 import pytest
 
 from sscm.index.generation import read_generation
+from tests.plugins.job_head import RAY, job_head, ports
 
 ROOT = Path(__file__).resolve().parents[2]
-RAY = Path(sys.executable).with_name("ray")
 
 pytestmark = pytest.mark.ray
 
 
-def ports(count):
-    """TCP ports of this machine that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for listener in sockets:
-        listener.bind(("127.0.0.1", 0))
-    found = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return found
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """Address of a Ray head that ``ray start`` runs in the foreground; ended by its own process group."""
-    port, dashboard, client, agent, stats, metrics = ports(6)
-    folder = Path("/tmp") / f"sscm-ray-{os.getpid()}"  # Ray's sockets want a short path
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTEST"))}
-    environment["PATH"] = f"{RAY.parent}:{environment['PATH']}"
-    environment["HOME"] = str(tmp_path_factory.mktemp("home"))  # where the token of this cluster alone goes
-    environment["RAY_AUTH_MODE"] = "token"
-    environment |= {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
-    environment |= {"RAY_SERVE_HAPROXY_STATS_PORT": str(stats), "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics)}
-    subprocess.run(
-        [str(RAY), "get-auth-token", "--generate"], env=environment, check=True, capture_output=True, timeout=60
-    )
-    command = [
-        *(RAY, "start", "--head", "--block", "--num-cpus", "6", "--object-store-memory", "300000000"),
-        *("--port", port, "--dashboard-port", dashboard, "--ray-client-server-port", client),
-        *("--dashboard-agent-listen-port", agent, "--temp-dir", folder, "--disable-usage-stats"),
-    ]
-    log = tmp_path_factory.mktemp("head") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [str(word) for word in command], env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-        try:
-            address = f"http://127.0.0.1:{dashboard}"
-            wait_for(address, process, log)
-            yield address, environment
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for(address, process, log):
-    """Until the head takes jobs."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            pytest.fail(f"ray start ended with {process.returncode}: {log.read_text()[-2000:]}")
-        try:
-            if httpx.get(f"{address}/api/version", timeout=5).status_code in (200, 401):
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    pytest.fail(f"no head at {address} after 120 s: {log.read_text()[-2000:]}")
+    """Address of a Ray head, and the environment of those who submit jobs to it."""
+    stats, metrics = ports(2)
+    haproxy = {"RAY_SERVE_HAPROXY_STATS_PORT": str(stats), "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics)}
+    fast = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    with job_head(6, tmp_path_factory.mktemp("head"), token=True, **fast, **haproxy) as (address, environment, _):
+        yield address, environment
 
 
 def submit(head, *words):

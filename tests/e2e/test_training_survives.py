@@ -16,7 +16,7 @@ from tests.plugins.raylets import command, raylets, until, workers_of
 
 pytestmark = pytest.mark.ray
 
-EPOCHS, BATCH = 4, 32
+EPOCHS, BATCH = 8, 32  # so long that a node has time to come, wherever that takes a quarter of a minute
 STEPS = 1536 // BATCH
 
 

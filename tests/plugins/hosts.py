@@ -123,15 +123,24 @@ class Host:
             temporary.rename(self.folder / f"tmp-{self.starts}")
         temporary.mkdir(parents=True)
         words = " ".join(self.ray)
+        # What its programs are made of stays in its place, where that is below the /tmp that it does not see.
+        shown = [path for path in (ROOT, Path(sys.prefix).resolve()) if path.is_relative_to("/tmp")]
+        mounts = [(path, temporary / path.relative_to("/tmp")) for path in shown]
+        for _, place in mounts:
+            place.mkdir(parents=True, exist_ok=True)
+        binds = "\n".join(f"mount --bind '{path}' '{place}'" for path, place in mounts)
         script = f"""
+            set -e
             hostname {self.name}
             mount -t tmpfs tmpfs /dev/shm
             mount --bind {self.folder.parent}/names /etc/hosts
             mount --bind {self.folder.parent}/lookup /etc/nsswitch.conf
             mkdir {temporary}/own
             mount --bind {self.folder} {temporary}/own
+            {binds}
             mount --rbind {temporary} /tmp
             cd /tmp
+            set +e
             trap '' TERM
             while true; do
                 echo "starting ray"

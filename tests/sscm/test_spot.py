@@ -80,6 +80,20 @@ def test_a_ray_that_is_not_there(monkeypatch):
         spot.tell_ray(notice, SpotConfig(address="127.0.0.1:9", node_id="f" * 56))
 
 
+def test_a_ray_that_does_not_answer(monkeypatch, tmp_path):
+    """Whatever hangs is given up, and told again; then the error says so."""
+    told = tmp_path / "told"
+    ray = tmp_path / "ray"
+    ray.write_text(f"#!/bin/sh\necho told >> {told}\nexec sleep 60\n")
+    ray.chmod(0o755)
+    monkeypatch.setattr(spot.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(spot, "TRIES", 2)
+    monkeypatch.setattr(spot, "TRY_S", 0.3)
+    with pytest.raises(ConfigError, match=r"was not told: no answer within 0\.3 s"):
+        spot.tell_ray(spot.Notice(action="stop", at=datetime.now(UTC)), SpotConfig(address="127.0.0.1:9"))
+    assert told.read_text() == "told\ntold\n"
+
+
 @pytest.mark.ray
 def test_ray_drains_the_node(metadata, capsys):
     with raylets(1, 1) as (cluster, (_, node)):

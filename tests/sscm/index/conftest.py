@@ -1,6 +1,7 @@
 """Segments made by code, without images or a model."""
 
 import contextlib
+import dataclasses
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -10,10 +11,11 @@ import pytest
 import shapely
 import torch
 
-from sscm.archive.manifest import read_manifest
-from sscm.config import ModelConfig
+from sscm.archive.manifest import read_manifest, write_manifest
+from sscm.config import IndexConfig, ModelConfig
 from sscm.index import build
 from sscm.index.adapt import SampleBatches
+from sscm.index.build import build_index
 from sscm.index.embed import embed_shard
 from sscm.index.segment import rows_schema
 from sscm.model.adaptation import estimate_adaptation
@@ -115,6 +117,17 @@ def embedded(monkeypatch):
     monkeypatch.setattr(build, "run_adaptation", estimate)
     monkeypatch.setattr(build, "embedding_session", lambda config: contextlib.nullcontext())
     return files
+
+
+@pytest.fixture
+def grown(archive, small_bundle, embedded):
+    """The small archive, of whose six shards the first three are indexed, by a model that knows nothing."""
+    manifest = read_manifest(archive)
+    write_manifest(archive, dataclasses.replace(manifest, shards=manifest.shards[:3]))
+    build_index(IndexConfig(workspace=archive.uri))
+    write_manifest(archive, manifest)
+    embedded.clear()
+    return archive
 
 
 @pytest.fixture

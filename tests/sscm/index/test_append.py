@@ -29,17 +29,6 @@ def names(numbers):
     return [f"pair_{number:04d}" for number in numbers]
 
 
-@pytest.fixture
-def grown(archive, small_bundle, embedded):
-    """The archive's first three shards are indexed, all of it is in the manifest."""
-    manifest = read_manifest(archive)
-    write_manifest(archive, dataclasses.replace(manifest, shards=manifest.shards[:3]))
-    build_index(IndexConfig(workspace=archive.uri))
-    write_manifest(archive, manifest)
-    embedded.clear()
-    return archive
-
-
 def config(workspace, splits=("train", "validation", "test")):
     return AppendConfig(workspace=workspace.uri, batch_size=16, splits=splits)
 

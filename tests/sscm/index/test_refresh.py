@@ -1,30 +1,16 @@
 """Refresh: what is new is committed where it does as well as what is there, and else the index stays."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
-from sscm.archive.manifest import read_manifest, write_manifest
 from sscm.cli import main
-from sscm.config import IndexConfig, RefreshConfig
+from sscm.config import RefreshConfig
 from sscm.errors import GenerationError, RefreshError
-from sscm.index.build import build_index
 from sscm.index.generation import commit, open_segments, read_generation, successor
 from sscm.index.manifest import SegmentInfo
 from sscm.index.segment import write_segment
 from sscm.refresh.launch import refresh
 from tests.plugins.growing import live_ids
-
-
-@pytest.fixture
-def grown(archive, small_bundle, embedded):
-    """Three of six shards are indexed, by a model that knows nothing: new images do as badly as those."""
-    manifest = read_manifest(archive)
-    write_manifest(archive, dataclasses.replace(manifest, shards=manifest.shards[:3]))
-    build_index(IndexConfig(workspace=archive.uri))
-    write_manifest(archive, manifest)
-    return archive
 
 
 @pytest.fixture
