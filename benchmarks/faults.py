@@ -438,6 +438,8 @@ def draining(drill: Drill, known: dict[str, list[str]] | None = None) -> None:
     """A host of the service is taken away in order, as a scale-down or a spot machine's notice does."""
     known = known or served(drill)
     host = drill.cluster["serve2"]
+    if not any(host.address in found for found in drill.replicas().values()):
+        raise SystemExit("serve2 has no replica that could be lost")
 
     def notice() -> None:
         words = ("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "scale-down")
@@ -461,7 +463,6 @@ def draining(drill: Drill, known: dict[str, list[str]] | None = None) -> None:
 def serving(drill: Drill) -> None:
     """The service on three hosts, under a small load."""
     known = served(drill)
-    draining(drill, known)
     lost, cut = drill.cluster["serve2"], drill.cluster["serve3"]
 
     def whole(begun: float) -> str:
@@ -495,6 +496,7 @@ def serving(drill: Drill) -> None:
 
     before = cut.starts
     under_load(drill, known, "a serving host cut off for 60 s", cut.cut, back)
+    draining(drill, known)  # what serve3 had has moved to this one
 
 
 def heads(drill: Drill) -> None:

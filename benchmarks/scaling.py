@@ -122,8 +122,7 @@ def workers(folder: Path, rounds: int) -> list[Row]:
 def shards(folder: Path, rounds: int) -> list[Row]:
     """Scatter and gather."""
     from enlarge import demo_embeddings, enlarge
-
-    from serve import load, make_index, scripts, service
+    from under_load import load, make_index, scripts, service
 
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing; Debian's package of that name has it")
@@ -137,6 +136,8 @@ def shards(folder: Path, rounds: int) -> list[Row]:
             with service(folder / "index", "--threads", "1", "--shards", str(count)) as url:
                 load(f"{url}/v1/search", 1, 2, lua)
                 found = load(f"{url}/v1/search", 1, 6, lua)
+                if found.failed:
+                    raise SystemExit(f"{found.failed} answers of {count} shards were errors")
                 p50[count].append(found.p50)
                 p99[count].append(found.p99)
     print({count: [round(value, 3) for value in values] for count, values in p50.items()})

@@ -22,11 +22,7 @@ import argparse
 import contextlib
 import io
 import json
-import os
-import re
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -43,44 +39,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import httpx
 import numpy as np
 from enlarge import demo_embeddings, enlarge
-from search import table_of, written
+from search import table_of
+from under_load import LUA_FILE, SECONDS, K, Load, free_port, load, make_index, scripts, service, wait
 
-from sscm.config import ModelConfig
 from sscm.index.append import append_segment
 from sscm.index.approximate_build import approximate_segments
 from sscm.index.exact import ExactScan
 from sscm.index.generation import commit, open_segments, read_generation, successor
 from sscm.index.search import IndexReader
-from sscm.model.about import read_about
-from sscm.model.bundle import load_bundle, make_bundle, make_encoders, save_bundle
+from sscm.model.bundle import load_bundle
 from sscm.runtime import ray_session
-from sscm.sensors import sentinel1, sentinel2
-from sscm.workspace import Workspace, open_workspace
+from sscm.workspace import open_workspace
 
-ROWS, QUERIES, K, RECALL = 200_000, 20_000, 10, 0.99
+ROWS, QUERIES, RECALL = 200_000, 20_000, 0.99
 ASKED_RECALL = 0.995
 """Of the approximate index: what other queries find with it is :data:`RECALL` at least, whichever they are."""
 PEER_EFFORTS = ((200, 16), (400, 24), (800, 32))
 """``ef_search`` and links of the peer's graph, tried in turn until it reaches the recall, each built anew."""
-SECONDS = 8
-"""Of one round of one load."""
-
-LUA = """
-local bodies, kind = {}, "%(kind)s"
-for line in io.lines("%(bodies)s") do bodies[#bodies + 1] = line end
-local n = math.random(#bodies)
-request = function()
-  n = n %% #bodies + 1
-  return wrk.format("POST", nil, {["Content-Type"] = kind}, bodies[n])
-end
-"""
-LUA_FILE = """
-local file = io.open("%(bodies)s", "rb")
-local body = file:read("*a")
-request = function()
-  return wrk.format("POST", nil, {["Content-Type"] = "%(kind)s"}, body)
-end
-"""
 
 
 @dataclass
@@ -115,33 +90,6 @@ class Report:
         print(f"{name:52} {ours:>12.5g} {unit:12}{compared}{wish}", flush=True)
 
 
-@dataclass(frozen=True)
-class Load:
-    """What ``wrk`` saw: requests a second, percentiles in milliseconds, answers and sockets that failed."""
-
-    rate: float
-    p50: float
-    p99: float
-    failed: int
-
-
-def load(url: str, clients: int, seconds: float = SECONDS, script: Path | None = None) -> Load:
-    """Ask a URL, each of so many clients as soon as it has an answer."""
-    command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--latency", "--timeout", "20s"]
-    command += ["-s", str(script)] if script else []
-    told = subprocess.run([*command, url], check=True, capture_output=True, text=True, timeout=seconds + 60).stdout
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1])
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
-    broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", told)
-    failed = (int(bad[1]) if bad else 0) + (sum(map(int, broken.groups())) if broken else 0)
-    return Load(rate, _ms(told, "50%"), _ms(told, "99%"), failed)
-
-
-def _ms(told: str, percentile: str) -> float:
-    value, unit = re.search(rf"{percentile}\s+([\d.]+)(us|ms|s)\b", told).groups()
-    return float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
-
-
 def turns(rounds: int, **loads: Any) -> dict[str, list[Load]]:
     """Each load in turn, so many times."""
     found: dict[str, list[Load]] = {name: [] for name in loads}
@@ -154,53 +102,6 @@ def turns(rounds: int, **loads: Any) -> dict[str, list[Load]]:
 def middle(loads: list[Load], what: str) -> float:
     """The median of one figure."""
     return statistics.median(getattr(one, what) for one in loads)
-
-
-def make_index(folder: Path, pairs: dict[str, np.ndarray]) -> Workspace:
-    """A workspace with an index of given embeddings, and a model of resnet18 at 120 pixels."""
-    workspace = open_workspace(str(folder))
-    modalities, config = (sentinel1(), sentinel2()), ModelConfig(dimension=pairs["s2"].shape[1])
-    known = read_about(open_workspace("demo")).statistics
-    bundle = make_bundle(
-        "enlarged",
-        config=config,
-        modalities=modalities,
-        statistics=known,
-        encoders=make_encoders(modalities, known, config),
-        split="none",
-        simulated=True,
-        record={},
-    )
-    save_bundle(workspace, bundle)
-    generation = written(folder, pairs)
-    commit_with(workspace, generation, bundle.fingerprint)
-    return workspace
-
-
-def commit_with(workspace: Workspace, generation: Any, fingerprint: str) -> None:
-    """The same generation as made by a model that there is."""
-    import dataclasses
-
-    commit(workspace, dataclasses.replace(generation, number=generation.number + 1, fingerprint=fingerprint))
-
-
-@contextlib.contextmanager
-def service(folder: Path, *options: str) -> Iterator[str]:
-    """``sscm serve`` in a process of its own; its URL."""
-    port = free_port()
-    command = [str(Path(sys.executable).with_name("sscm")), "serve", "--workspace", str(folder), "--port", str(port)]
-    with (folder / "serve.log").open("w") as log:
-        process = subprocess.Popen([*command, *options], stdout=log, stderr=log, start_new_session=True)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait(lambda: httpx.get(f"{url}/readyz", timeout=5).status_code == 200, process, log.name)
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -240,42 +141,6 @@ def chroma(folder: Path, pairs: dict[str, np.ndarray], asked: np.ndarray) -> Ite
     finally:
         process.terminate()
         process.wait(30)
-
-
-def wait(holds: Any, process: subprocess.Popen[bytes], log: str) -> None:
-    """Wait until something holds, for two minutes at most."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(httpx.HTTPError):
-            if holds():
-                return
-        time.sleep(0.2)
-    raise RuntimeError(f"it did not start; see {log}:\n{Path(log).read_text()[-2000:]}")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def scripts(folder: Path, asked: np.ndarray) -> dict[str, Path]:
-    """Scripts for ``wrk``: searches of ours and of the peer, by the same vectors."""
-    made = {}
-    for name in ("ours", "chroma"):
-        lines = []
-        for vector in asked:
-            numbers = [round(float(value), 6) for value in vector]
-            if name == "ours":
-                body: dict[str, Any] = {"vector": numbers, "modality": "s1", "target": "s2", "limit": K}
-            else:
-                body = {"query_embeddings": [numbers], "n_results": K, "include": ["distances"]}
-            lines.append(json.dumps(body))
-        (folder / f"{name}.txt").write_text("\n".join(lines))
-        made[name] = folder / f"{name}.lua"
-        made[name].write_text(LUA % {"kind": "application/json", "bodies": folder / f"{name}.txt"})
-    return made
 
 
 def vector(report: Report, folder: Path, pairs: dict[str, np.ndarray], asked: np.ndarray, rounds: int) -> None:

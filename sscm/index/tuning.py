@@ -29,6 +29,9 @@ SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of queries that may need more, tried out."""
 SCANNED = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05)
 """Shares of queries of which all rows may be scanned, tried out."""
+MOST_SCANNED = 0.5
+"""An index most of whose queries are scanned exactly all the same is none. Queries that codes tell nothing about have
+equal limits, so that those of a small share may be those of all."""
 ROW_COST, CANDIDATE_COST, QUERY_COST, SCAN_COST = 0.0065, 0.17, 15.0, 0.002
 """Microseconds of a core for a row in a list, a candidate, a query beside, and a row of an exact scan: what decides
 between two efforts that reach the same. Only their ratios matter."""
@@ -106,6 +109,8 @@ def tune(index: ApproximateIndex, vectors: Floats, asked: float, kinds: Mapping[
                     continue
                 spent = float(np.mean([one.share(candidates, margin) for one in seen]))
                 scanned = float(np.mean([one.scanned(candidates, margin, crowded) for one in seen]))
+                if scanned > MOST_SCANNED:
+                    continue
                 cost = fixed + candidates * CANDIDATE_COST + spent * wider + scanned * index.rows * SCAN_COST
                 if best is None or cost < best[0]:
                     best = (

@@ -1,7 +1,11 @@
 """What Ray's autoscaler decides with the node types of ``ray_cluster.yaml``, their resources scaled down.
 
-By its own classes, without a cluster.
+Its own classes for the decisions, and for the whole way a head whose cloud gives raylets of one host.
 """
+
+import json
+import re
+import time
 
 import pytest
 import yaml
@@ -15,7 +19,10 @@ from ray.core.generated.common_pb2 import LABEL_OPERATOR_IN
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
 from sscm.placement import LABEL
-from tests.plugins.hosts import ROOT
+from sscm.workspace import open_workspace
+from tests.plugins.hosts import BIN, ROOT, hosts, why_not
+from tests.plugins.raylets import until
+from tests.plugins.spot_market import ASKED, REFUSED
 
 HELD = {"CPU": 4, "object_store_memory": 100_000_000}
 WORKER = {"CPU": 2, "GPU": 1}
@@ -103,3 +110,55 @@ def test_a_pod_that_stays_pending_makes_its_type_the_last_choice(launched):
 def test_a_launch_that_is_refused_does_not(launched):
     """As ray_cluster.yaml says of Ray 2.60; where this fails, on-demand nodes replace spot nodes by themselves."""
     assert launched([WORKER], "gpu", monitor_of(Instance.ALLOCATION_FAILED)) == {"gpu": 1}
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+def test_nodes_come_for_a_training_and_go_when_it_is_done(config, tmp_path, archive_factory):
+    if why := why_not():
+        pytest.skip(why)
+    own = tmp_path / "head"
+    own.mkdir()
+    archive_factory(open_workspace(str(own / "workspace")), train=64, validation=16, test=16)
+    environment = {
+        "RAY_enable_autoscaler_v2": "1",  # as `ray up` sets it
+        **{"PYTHONPATH": str(ROOT), "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"},
+        **{"SSCM_NODE_ROLES": "1", "SSCM_CLUSTER_GROWS": "1", REFUSED: "gpu", ASKED: "/tmp/own/asked"},
+    }
+    with hosts("head", folder=tmp_path, **environment) as cluster:
+        head = cluster["head"]
+        config["provider"]["gcs_address"] = f"{head.address}:6379"
+        (own / "autoscaling.json").write_text(json.dumps(config))
+        node = {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
+        flags = ("--num-cpus=0", "--include-dashboard=false", "--autoscaling-config=/tmp/own/autoscaling.json")
+        cluster.boot_head("head", *flags, **node)
+        until(lambda: head.up, 60, "the head is up")
+
+        def asked():
+            told = (own / "asked").read_text() if (own / "asked").exists() else ""
+            return [tuple(line.split()[1:]) for line in told.splitlines()]
+
+        def start(name, *more):
+            words = ("--workspace", "/tmp/own/workspace", "--name", name, "--epochs", 1, "--batch-size", 16, *MODEL)
+            return head.start(
+                BIN / "sscm", "train", *words, "--cpus-per-worker", 1, *more, log=tmp_path / f"{name}.log"
+            )
+
+        first = start("first", "--workers", 2)
+        begun = time.monotonic()
+        until(lambda: first.poll() is not None, 150, "a training on an empty cluster")
+        assert first.returncode == 0, (tmp_path / "first.log").read_text()
+        print(f"{time.monotonic() - begun:.0f} s")
+        assert asked() == [("data", "1", "given")]  # two workers, and a CPU each for their streams
+
+        spot = start("spot", "--gpu")
+        until(lambda: asked().count(("gpu", "1", "refused")) >= 4, 60, "spot nodes are asked for")
+        spot.kill()
+        assert not any(name == "gpu-on-demand" for name, *_ in asked())
+        until(lambda: nodes(head) == 1, 60, "idle nodes go")
+
+
+def nodes(host):
+    """How many nodes a head knows alive."""
+    told = host.run(BIN / "ray", "status").split("Pending:")[0]
+    return len(re.findall(r"^ 1 ", told, re.MULTILINE))

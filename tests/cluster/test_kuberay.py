@@ -12,6 +12,7 @@ from ray.serve.schema import ServeDeploySchema
 from serve.settings_file import config_of, to_yaml
 from sscm import cli, runtime
 from sscm.version import code_version
+from tests.plugins.hosts import SILENT
 from tests.plugins.kuberay import check, cluster_of, pods_of
 
 FOLDER = Path(__file__).resolve().parents[2] / "cluster/kuberay"
@@ -111,7 +112,9 @@ def test_the_component_of_keys_reaches_every_container(built, tmp_path):
 def test_heads_take_no_work_clusters_grow_and_are_of_the_ray_that_is_installed(base):
     for kind in ("RayCluster", "RayService"):
         cluster = cluster_of(named(base, kind))
-        assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+        start = cluster["headGroupSpec"]["rayStartParams"]
+        assert start["num-cpus"] == "0"
+        assert shlex.split(start["system-config"]) == [SILENT]
         assert cluster["enableInTreeAutoscaling"] and cluster["autoscalerOptions"]["version"] == "v2"
         assert cluster["authOptions"]["mode"] == "token"
         pins = (FOLDER.parents[1] / "constraints.txt").read_text().splitlines()

@@ -13,6 +13,7 @@ from ray.autoscaler._private.util import fillout_defaults
 
 from sscm import cli, runtime
 from sscm.version import code_version
+from tests.plugins.hosts import SILENT
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
@@ -87,6 +88,10 @@ def test_every_node_starts_with_the_environment_of_a_ray_of_our_own(config, name
     given = dict(word.split("=", 1) for word in start(config, name).split() if word.startswith("RAY_"))
     assert {"RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED"} <= given.keys()
     assert given.items() <= runtime._ENVIRONMENT.items()
+
+
+def test_all_nodes_take_over_how_long_a_silent_host_is_waited_for(config):
+    assert f"--system-config={SILENT}" in shlex.split(start(config, STARTS[0]))
 
 
 def test_the_dashboard_which_runs_code_is_not_open(config):

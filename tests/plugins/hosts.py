@@ -50,6 +50,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 """Environment of every host."""
+SILENT = '{"grpc_client_keepalive_time_ms": 10000, "grpc_client_keepalive_timeout_ms": 10000}'
+"""Ray's settings of a head, which all that joins it takes over, as ``ray_cluster.yaml`` has them."""
 
 
 def why_not() -> str | None:
@@ -265,7 +267,7 @@ class Hosts:
         host.boot(
             *(f"{key}={value}" for key, value in environment.items()),
             *(f"{BIN}/ray", "start", "--head", "--block", f"--node-ip-address={host.address}", "--port=6379"),
-            *("--disable-usage-stats", f"--object-store-memory={STORE_BYTES}", *flags),
+            *("--disable-usage-stats", f"--object-store-memory={STORE_BYTES}", f"--system-config='{SILENT}'", *flags),
         )
 
     def boot_node(self, name: str, head: str, *flags: str) -> None:

@@ -27,6 +27,7 @@ def _body(rank, workers, port, folder, function, arguments):
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=workers)
     try:
         result = function(rank, *arguments)
+        (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
+        dist.barrier()  # none leaves while another still talks: gloo's threads would end its process with an abort
     finally:
         dist.destroy_process_group()
-    (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
