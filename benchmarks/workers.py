@@ -14,8 +14,6 @@ batch of 128, and talk through gloo. Ways, in turns, least seconds of the rounds
 Run: ``python benchmarks/workers.py [--only one default] [--rounds 2] [--steps 6] [--json FILE]``
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
