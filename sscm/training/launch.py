@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.data._internal.stats import get_or_create_stats_actor
 from ray.train.v2.api import data_parallel_trainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -134,6 +135,9 @@ def _fit(job: WorkerJob, manifest: Manifest) -> None:
     try:
         # With fewer workers allowed, those that are there begin soon; else the cluster has time to grow.
         start = _environment("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "40" if config.min_workers else "600")
+        # What Ray Data counts is kept by an actor that outlives the run, on the node of whoever executes first. If that
+        # were a worker's, the node would never be idle, and the autoscaler would never take it away.
+        get_or_create_stats_actor()
         with start, _cleaner_ends_soon():
             trainer.fit()
     except Exception as error:

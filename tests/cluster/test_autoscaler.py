@@ -4,6 +4,7 @@ Its own classes for the decisions, and for the whole way a head whose cloud give
 """
 
 import json
+import re
 
 import pytest
 import yaml
@@ -112,7 +113,7 @@ def test_a_launch_that_is_refused_does_not(launched):
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_a_node_comes_for_a_training_and_spot_nodes_are_asked_for_again_where_they_are_refused(config, tmp_path, archive_factory):
+def test_nodes_come_for_a_training_and_go_when_it_is_done(config, tmp_path, archive_factory):
     if why := why_not():
         pytest.skip(why)
     own = tmp_path / "head"
@@ -146,8 +147,15 @@ def test_a_node_comes_for_a_training_and_spot_nodes_are_asked_for_again_where_th
         until(lambda: first.poll() is not None, 150, "a training on an empty cluster")
         assert first.returncode == 0, (tmp_path / "first.log").read_text()
         assert asked() == [("data", "1", "given")]  # two workers, and a CPU each for their streams
+        until(lambda: nodes(head) == 1, 90, "idle nodes go")
 
         spot = start("spot", "--gpu")
         until(lambda: asked().count(("gpu", "1", "refused")) >= 4, 60, "spot nodes are asked for")
         spot.kill()
         assert not any(name == "gpu-on-demand" for name, *_ in asked())
+
+
+def nodes(host):
+    """How many nodes a head knows alive."""
+    told = host.run(BIN / "ray", "status").split("Pending:")[0]
+    return len(re.findall(r"^ 1 ", told, re.MULTILINE))
