@@ -42,7 +42,7 @@ from stream import Row
 
 from sscm.archive.manifest import read_manifest
 from sscm.archive.order import pieces_of
-from sscm.archive.stream import read_pieces
+from sscm.archive.windows import read_pieces
 from sscm.client import Client
 from sscm.errors import SscmError
 from sscm.storage import filesystem

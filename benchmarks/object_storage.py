@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sscm.archive.schema import Pair
 from sscm.archive.shard_file import write_shard
-from sscm.archive.stream import stream_columns
+from sscm.archive.windows import stream_columns
 from sscm.sensors import sentinel1, sentinel2
 from sscm.workspace import ARCHIVE, Workspace, open_workspace
 from tests.plugins.fault_proxy import FaultProxy

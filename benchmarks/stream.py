@@ -4,12 +4,12 @@ Shards have the Sentinel layout (275 KB a pair) and random pixels; one shard is 
 which changes nothing for a reader. Everything is read from a warm page cache, in turns (A B A B …), medians of the
 rounds. Parts, each by itself with ``--only``:
 
-* ``local``: pairs/s of the stream's batches, start-up apart, against ``pyarrow`` reading the same columns of the same
-  files, row group by row group, in one process; time to the first batch on a Ray that is warm;
+* ``local``: pairs/s of the stream's batches, start-up apart, read by the worker and by Ray Data, against ``pyarrow``
+  reading the same columns of the same files, row group by row group, in one process; time to the first batch;
 * ``peers``: the same against a ``torch`` DataLoader of 2 workers over LMDB (safetensors values) and over GeoTIFFs;
 * ``s3``: from an S3 server on this machine (``moto``), against a plain ``s3fs`` read of the same objects;
 * ``epoch``: seconds of an epoch over 256 pairs;
-* ``memory``: highest memory of the process that uses the stream, at two sizes of the archive.
+* ``memory``: highest resident memory of the process that uses the stream, at two sizes of the archive.
 
 Run: ``python benchmarks/stream.py [--only local] [--pairs 20480] [--json FILE]``; ``pip install -e ".[bench,dev]"``.
 """
@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import mmap
 import os
 import pickle
 import shutil
@@ -46,7 +47,10 @@ from sscm.archive.manifest import Manifest, Shard
 from sscm.archive.order import Deal, StreamPlan
 from sscm.archive.schema import Pair
 from sscm.archive.shard_file import write_shard
-from sscm.archive.stream import Reader, stream_batches, stream_columns
+from sscm.archive.stream import Reader, stream_batches
+from sscm.archive.windows import stream_columns
+from sscm.config import StreamBy
+from sscm.model.encoders import as_tensor
 from sscm.runtime import ray_session
 from sscm.sensors import sentinel1, sentinel2
 from sscm.workspace import ARCHIVE, Workspace, open_workspace
@@ -57,6 +61,8 @@ PAIR_BYTES = sum(group.nbytes for group in GROUPS)
 SHARD_PAIRS = 704
 """As many as ingest puts in a shard of this layout, a multiple of the row group."""
 BATCH = 256
+WAYS: tuple[StreamBy, ...] = ("workers", "ray-data")
+"""Who reads."""
 PARTS = ("local", "peers", "s3", "epoch", "memory")
 
 Row = dict[str, Any]
@@ -116,35 +122,51 @@ def plain(workspace: Workspace, manifest: Manifest) -> float:
     return manifest.rows / (time.perf_counter() - begun)
 
 
-def streamed(workspace: Workspace, manifest: Manifest, epochs: int = 1) -> tuple[float, float]:
-    """Pairs/s of the stream from the first batch on, and seconds to the first batch."""
+def streamed(
+    workspace: Workspace, manifest: Manifest, epochs: int = 1, by: StreamBy = "auto", skipped: int = 0
+) -> tuple[float, float]:
+    """Pairs/s of the stream, after its first batch or after some epochs, and seconds to the first batch.
+
+    A byte of each page of memory is read: before that, views of the object store are promises.
+    """
     plan = StreamPlan(shards=manifest.shards, seed=0, batch_size=min(BATCH, manifest.rows))
-    reader = Reader(worker=0, epochs=range(epochs), deals=(Deal(0, 1),))
-    begun = time.perf_counter()
-    batches = itertools.chain.from_iterable(stream_batches(workspace, manifest, plan, reader))
-    next(batches)
-    first = time.perf_counter() - begun
-    count = 0
-    for batch in batches:
-        pixels = [torch.from_numpy(batch[group.name]) for group in GROUPS]
-        count += len(pixels[0])
-    return count / (time.perf_counter() - begun - first), first
+    reader = Reader(worker=0, epochs=range(epochs), deals=(Deal(0, 1),), by=by)
+    first, count = None, 0
+    begun = counted = time.perf_counter()
+    for epoch, batches in enumerate(stream_batches(workspace, manifest, plan, reader)):
+        if epoch == skipped and epoch:
+            counted, count = time.perf_counter(), 0
+        for batch in batches:
+            for group in GROUPS:
+                as_tensor(batch[group.name]).reshape(-1).view(torch.uint8)[:: mmap.PAGESIZE].sum()
+            count += plan.batch_size
+            if first is None:
+                counted, count = time.perf_counter(), 0
+                first = counted - begun
+    assert first is not None
+    return count / (time.perf_counter() - counted), first
 
 
 def local(folder: Path, pairs: int, rounds: int) -> list[Row]:
     """The stream against plain reading."""
     workspace, manifest = make_archive(folder, pairs)
+    found: dict[StreamBy, list[tuple[float, float, float]]] = {"workers": [], "ray-data": []}
     with ray_session(object_store_bytes=2_000_000_000):
         plain(workspace, manifest)
-        streamed(workspace, manifest)
-        found = [(plain(workspace, manifest), *streamed(workspace, manifest)) for _ in range(rounds)]
-    raw, ours, first = (statistics.median(values) for values in zip(*found, strict=True))
-    print(f"rounds: {[[round(value, 3) for value in values] for values in found]}")
-    return [
-        row("stream to batches", ours, raw, "pyarrow, one process", "pairs/s", "≥ 0.6"),
-        row("bytes", ours * PAIR_BYTES / 1e9, raw * PAIR_BYTES / 1e9, "pyarrow, one process", "GB/s"),
-        row("first batch", first, None, "", "s", "≤ 0.5"),
-    ]
+        streamed(workspace, manifest, by="ray-data")
+        for _ in range(rounds):
+            found["workers"].append((plain(workspace, manifest), *streamed(workspace, manifest, 2, "workers")))
+            found["ray-data"].append((plain(workspace, manifest), *streamed(workspace, manifest, 6, "ray-data", 3)))
+    rows = []
+    for by, values in found.items():
+        raw, ours, first = (statistics.median(each) for each in zip(*values, strict=True))
+        print(f"{by}, rounds: {[[round(value, 3) for value in each] for each in values]}")
+        rows += [
+            row(f"stream to batches, by {by}", ours, raw, "pyarrow, one process", "pairs/s", "≥ 0.6"),
+            row("bytes", ours * PAIR_BYTES / 1e9, raw * PAIR_BYTES / 1e9, "pyarrow, one process", "GB/s"),
+            row("first batch", first, None, "", "s", "≤ 0.5"),
+        ]
+    return rows
 
 
 class Lmdb(Dataset[dict[str, torch.Tensor]]):
@@ -212,17 +234,19 @@ def peers(folder: Path, pairs: int, rounds: int) -> list[Row]:
                 path = folder / "tiffs" / str(number) / f"{band}.tif"
                 with rasterio.open(path, "w", dtype=group.dtype, **about, **georeference) as file:
                     file.write(plane, 1)
-    found: dict[str, list[float]] = {"ours": [], "lmdb": [], "tiffs": []}
+    found: dict[str, list[float]] = {"ours": [], "ray": [], "lmdb": [], "tiffs": []}
     with ray_session(object_store_bytes=2_000_000_000):
-        streamed(workspace, manifest)
+        streamed(workspace, manifest, by="ray-data")
         for _ in range(rounds):
-            found["ours"].append(streamed(workspace, manifest, epochs=3)[0])
+            found["ours"].append(streamed(workspace, manifest, 4)[0])
+            found["ray"].append(streamed(workspace, manifest, 16, "ray-data", 8)[0])
             found["lmdb"].append(loaded(Lmdb(folder / "lmdb", count)))
             found["tiffs"].append(loaded(Tiffs(folder / "tiffs", tiffs)))
-    ours, others, files = (statistics.median(values) for values in found.values())
+    ours, by_ray, others, files = (statistics.median(values) for values in found.values())
     return [
-        row("stream to batches", ours, others, "DataLoader over LMDB, 2 workers", "pairs/s", "≥ 2"),
-        row("stream to batches", ours, files, "DataLoader over GeoTIFFs, 2 workers", "pairs/s", "≥ 2"),
+        row("stream to batches, by workers", ours, others, "DataLoader over LMDB, 2 workers", "pairs/s", "≥ 2"),
+        row("stream to batches, by ray-data", by_ray, others, "DataLoader over LMDB, 2 workers", "pairs/s", "≥ 2"),
+        row("stream to batches, by workers", ours, files, "DataLoader over GeoTIFFs, 2 workers", "pairs/s", "≥ 2"),
     ]
 
 
@@ -273,7 +297,7 @@ def from_s3(folder: Path, _: int, rounds: int) -> list[Row]:
 
         with ray_session(object_store_bytes=2_000_000_000):
             streamed(workspace, manifest)
-            found = [(read(), streamed(workspace, manifest, epochs=2)[0]) for _ in range(rounds)]
+            found = [(read(), streamed(workspace, manifest, 4, "auto", 1)[0]) for _ in range(rounds)]
     raw, ours = (statistics.median(values) for values in zip(*found, strict=True))
     return [row("stream from S3", ours, raw, "s3fs, object by object", "pairs/s", "≥ 0.6")]
 
@@ -282,22 +306,27 @@ def small_epochs(folder: Path, _: int, rounds: int) -> list[Row]:
     """Seconds of an epoch over 256 pairs, the first one apart."""
     workspace, manifest = make_archive(folder, 256)
     plan = StreamPlan(shards=manifest.shards, seed=0, batch_size=64)
-    epochs = 4 * rounds
+    epochs = 16 * rounds
+    rows = []
     with ray_session():
-        streamed(workspace, manifest)
-        times = []
-        reader = Reader(worker=0, epochs=range(epochs), deals=(Deal(0, 1),))
-        begun = time.perf_counter()
-        for batches in stream_batches(workspace, manifest, plan, reader):
-            for _ in batches:
-                pass
-            times.append(time.perf_counter() - begun)
+        for by in WAYS:
+            streamed(workspace, manifest, by=by)
+            times = []
+            reader = Reader(worker=0, epochs=range(epochs), deals=(Deal(0, 1),), by=by)
             begun = time.perf_counter()
-    print(f"epochs: {[round(seconds, 3) for seconds in times]}")
-    return [
-        row("epoch over 256 pairs, mean", statistics.fmean(times[1:]), None, "", "s", "≤ 0.5"),
-        row("epoch over 256 pairs, longest", max(times[1:]), None, "", "s"),
-    ]
+            for batches in stream_batches(workspace, manifest, plan, reader):
+                for _ in batches:
+                    pass
+                times.append(time.perf_counter() - begun)
+                if by == "ray-data":
+                    time.sleep(0.2)  # so that the actor comes up while there are epochs to read
+                begun = time.perf_counter()
+            print(f"epochs by {by}: {[round(seconds, 3) for seconds in times]}")
+            rows.append(
+                row(f"epoch over 256 pairs, by {by}, mean", statistics.fmean(times[1:]), None, "", "s", "≤ 0.5")
+            )
+            rows.append(row("the longest", max(times[1:]), None, "", "s"))
+    return rows
 
 
 MEMORY = """
@@ -314,7 +343,7 @@ def look():
         time.sleep(0.02)
 with ray_session():
     threading.Thread(target=look, daemon=True).start()
-    streamed(workspace, manifest)
+    streamed(workspace, manifest, 4, sys.argv[2])
     print("peak", most, me.memory_full_info().uss)
 """
 
@@ -326,11 +355,13 @@ def memory(folder: Path, pairs: int, _: int) -> list[Row]:
         place = folder / str(count)
         archive = make_archive(place, count)
         (place / "archive.pickle").write_bytes(pickle.dumps(archive))
-        command = [sys.executable, "-c", MEMORY.format(folder=str(Path(__file__).parent)), place / "archive.pickle"]
-        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
-        peak, own = (int(value) / 1e9 for value in said.split("peak ")[1].split())
-        rows.append(row(f"memory, {count:,} pairs", peak, None, "", "GB", "≤ 1.5"))
-        rows.append(row("of which its own at the end", own, None, "", "GB"))
+        program = MEMORY.format(folder=str(Path(__file__).parent))
+        for by in WAYS:
+            command = [sys.executable, "-c", program, place / "archive.pickle", by]
+            said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+            peak, own = (int(value) / 1e9 for value in said.split("peak ")[1].split())
+            rows.append(row(f"memory, {count:,} pairs, by {by}", peak, None, "", "GB", "≤ 1.5"))
+            rows.append(row("of which its own at the end", own, None, "", "GB"))
         shutil.rmtree(place)
     return rows
 

@@ -40,7 +40,8 @@ from stream import Row, row
 from sscm.archive.manifest import read_manifest, write_manifest
 from sscm.archive.order import Deal, StreamPlan, pieces_of
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import Reader, _epoch_batches, _pieces, read_pieces, stream_columns
+from sscm.archive.stream import Reader
+from sscm.archive.windows import cut_batches, groups_of, read_pieces, read_window, stream_columns
 from sscm.config import DemoConfig, IndexConfig, IngestConfig, ModelConfig, SyntheticConfig, TrainConfig
 from sscm.demo import MODEL, demo
 from sscm.index.embed import embed_shards
@@ -83,9 +84,8 @@ def in_memory(workspace: Workspace, threads: int) -> float:
     epochs = config.epochs
     plan = StreamPlan(shards=manifest.of_split("train"), seed=0, batch_size=BATCH)
     reader = Reader(worker=0, epochs=range(1), deals=(Deal(0, 1),))
-    columns = stream_columns(manifest.modalities)
-    tables = ((window, read_pieces(workspace, _pieces(plan, window), columns)) for window in reader.windows(plan))
-    batches = list(_epoch_batches(tables, manifest, plan, reader, 0))
+    windows = (read_window(workspace, recipe, groups_of(manifest.modalities)) for recipe in reader.recipes(plan))
+    batches = list(cut_batches(windows, reader.batch_of(plan), plan.steps_per_epoch))
     groups = [{k: as_tensor(v) for k, v in batch.items() if k != "pair_id"} for batch in batches]
     torch.manual_seed(0)
     encoders = make_encoders(manifest.modalities, manifest.statistics, config.model)

@@ -195,6 +195,9 @@ class ObjectiveConfig:
         _require(0 <= self.isp_warmup <= 1, f"isp_warmup = {self.isp_warmup}; expected a share from 0 to 1")
 
 
+StreamBy = Literal["auto", "workers", "ray-data"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How encoders are trained."""
@@ -239,6 +242,9 @@ class TrainConfig:
     resize_minutes: float = 1.0
     """With --min-workers: how often it is looked whether more workers have room; to go on with them is a new start from
     the last checkpoint."""
+    stream: StreamBy = "auto"
+    """Who reads the archive: `workers`, by threads of their own; `ray-data`, tasks of Ray Data on whatever nodes have
+    room, into the object store of the node that trains; `auto`, workers from a folder, Ray Data from object storage."""
     max_failures: int = 3
     """Worker-group failures (a worker killed, a node lost) before the run ends."""
     seed: int = 0

@@ -14,7 +14,7 @@ import torch
 from sscm.archive.manifest import Manifest, Shard
 from sscm.archive.order import pieces_of
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import read_pieces, stream_columns
+from sscm.archive.windows import read_pieces, stream_columns
 from sscm.config import ModelConfig
 from sscm.errors import ConfigError
 from sscm.model.bundle import make_encoders

@@ -25,7 +25,7 @@ from sscm import placement
 from sscm.archive.manifest import Shard, read_manifest
 from sscm.archive.order import Piece, pieces_of
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import read_pieces
+from sscm.archive.windows import read_pieces
 from sscm.config import IndexConfig
 from sscm.errors import GenerationError, SscmError
 from sscm.index.embed import AGAIN, MAX_ATTEMPTS, embedding_session, require_gpu

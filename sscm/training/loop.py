@@ -83,7 +83,12 @@ def _train(job: WorkerJob) -> None:
         place.epoch.deals = (*place.epoch.deals, Deal(place.epoch.steps, workers))
     done = place.epoch.steps - place.epoch.deals[-1].step
     reader = Reader(
-        worker=rank, epochs=epochs, deals=place.epoch.deals, steps=done, neighbours=context.get_local_world_size()
+        worker=rank,
+        epochs=epochs,
+        deals=place.epoch.deals,
+        steps=done,
+        neighbours=context.get_local_world_size(),
+        by=config.stream,
     )
     stream = itertools.chain.from_iterable(stream_batches(job.workspace, job.manifest, plan, reader))
     told = TrainingMetrics(job.name) if rank == 0 else None

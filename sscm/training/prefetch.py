@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sscm.archive.stream import Batch
+from sscm.archive.windows import Batch
 from sscm.model.encoders import as_tensor
 
 _WAIT_S = 0.1

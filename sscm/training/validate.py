@@ -13,7 +13,7 @@ from torch import nn
 
 from sscm.archive.order import Piece, pieces_of
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import read_pieces, stream_columns
+from sscm.archive.windows import read_pieces, stream_columns
 from sscm.evaluation.metrics import partner_ranks, recall_at
 from sscm.model.encoders import Encoder, as_tensor
 from sscm.training.job import WorkerJob

@@ -139,6 +139,7 @@ def test_nodes_come_for_a_training_and_go_when_it_is_done(config, tmp_path, arch
 
         def start(name, *more):
             words = ("--workspace", "/tmp/own/workspace", "--name", name, "--epochs", 1, "--batch-size", 16, *MODEL)
+            words = (*words, "--stream", "ray-data")
             return head.start(
                 BIN / "sscm", "train", *words, "--cpus-per-worker", 1, *more, log=tmp_path / f"{name}.log"
             )

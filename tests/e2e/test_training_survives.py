@@ -45,7 +45,7 @@ def test_worker_node_and_driver(cluster, workspace, archive_factory, tmp_path):
     log = tmp_path / "log"
     words = [
         *("train", "--workspace", workspace.uri, "--name", "run", "--epochs", EPOCHS, "--batch-size", BATCH),
-        *("--cpus-per-worker", 2, "--resize-minutes", 0.02),
+        *("--cpus-per-worker", 2, "--resize-minutes", 0.02, "--stream", "ray-data"),
         *("--backbone", "resnet10t", "--image-size", 32, "--dimension", 16),
     ]
 

@@ -14,7 +14,7 @@ from sscm import cli, retries, storage, workspace
 from sscm.archive.manifest import read_manifest
 from sscm.archive.order import pieces_of
 from sscm.archive.sources.folders import Entry, entries, read_bytes
-from sscm.archive.stream import read_pieces, stream_columns
+from sscm.archive.windows import read_pieces, stream_columns
 from sscm.errors import IntegrityError, WorkspaceError
 from sscm.workspace import open_workspace
 from tests.plugins.object_store import SECRET

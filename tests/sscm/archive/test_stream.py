@@ -1,6 +1,8 @@
 """The training stream: its plan as a pure function, and what Ray Data delivers."""
 
 import dataclasses
+import itertools
+import threading
 from collections import Counter
 
 import numpy as np
@@ -9,14 +11,8 @@ import pytest
 from sscm.archive.manifest import read_manifest
 from sscm.archive.order import Deal, Piece, StreamPlan
 from sscm.archive.schema import decode_group
-from sscm.archive.stream import (
-    Reader,
-    _epoch_batches,
-    _pieces,
-    read_pieces,
-    stream_batches,
-    stream_columns,
-)
+from sscm.archive.stream import Reader, stream_batches
+from sscm.archive.windows import cut_batches, groups_of, read_pieces, read_window, stream_columns
 from sscm.errors import IntegrityError, WorkspaceError
 
 
@@ -45,9 +41,12 @@ def reader_of(epochs, worker=0, deals=ALONE, steps=0):
 
 def batches_of(archive, manifest, plan, reader):
     """All batches, read in this process."""
-    columns = stream_columns(manifest.modalities)
-    tables = iter([(window, read_pieces(archive, _pieces(plan, window), columns)) for window in reader.windows(plan)])
-    return [batch for epoch in reader.epochs for batch in _epoch_batches(tables, manifest, plan, reader, epoch)]
+    windows = (read_window(archive, recipe, groups_of(manifest.modalities)) for recipe in reader.recipes(plan))
+    return [
+        batch
+        for epoch in reader.epochs
+        for batch in cut_batches(windows, reader.batch_of(plan), reader.steps_of(plan, epoch))
+    ]
 
 
 def test_an_epoch_holds_each_pair_at_most_once_with_its_own_pixels(archive, pair_factory):
@@ -77,12 +76,13 @@ def test_pairs_that_lack_a_modality_are_left_out(workspace, archive_factory, pai
     assert len(set(batch["pair_id"])) == 31
     wrong = dataclasses.replace(shard, complete=(14, 16))
     plan = StreamPlan(shards=(wrong,), seed=0, batch_size=30)
-    with pytest.raises(IntegrityError, match="15 complete pairs; the manifest says 14"):
+    with pytest.raises(IntegrityError, match="15 complete pairs of 16; the manifest says 14 of 16"):
         batches_of(workspace, manifest, plan, reader_of(range(1)))
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_ray_data_delivers_the_plan_epoch_by_epoch_from_the_middle_of_one(archive):
+@pytest.mark.parametrize("by", ["workers", "ray-data"])
+def test_the_plan_is_delivered_epoch_by_epoch_from_the_middle_of_one(archive, by):
     manifest = read_manifest(archive)
     plan = StreamPlan(shards=manifest.of_split("train"), seed=1, batch_size=20)
     deals = (Deal(0, 1), Deal(1, 2))
@@ -91,7 +91,7 @@ def test_ray_data_delivers_the_plan_epoch_by_epoch_from_the_middle_of_one(archiv
         2: Counter(),
     }
     for worker in (0, 1):
-        reader = reader_of(range(1, 3), worker, deals)
+        reader = dataclasses.replace(reader_of(range(1, 3), worker, deals), by=by)
         want = iter(batches_of(archive, manifest, plan, reader))
         for epoch, batches in zip(reader.epochs, stream_batches(archive, manifest, plan, reader), strict=True):
             got = list(batches)
@@ -111,3 +111,35 @@ def test_decoded_windows_are_views(archive):
     table = read_pieces(archive, [Piece(shard.file, 0, 16, 16)], ["s2_10m"])
     decoded = decode_group(table["s2_10m"], manifest.group("s2_10m"))
     assert not decoded.flags.owndata
+
+
+def test_object_storage_is_read_by_ray_data_and_a_folder_by_the_worker(archive, monkeypatch):
+    from sscm.archive import stream
+
+    manifest = read_manifest(archive)
+    plan = StreamPlan(shards=manifest.of_split("train"), seed=0, batch_size=20)
+    for name in ("read_in_threads", "read_ahead"):
+        monkeypatch.setattr(stream, name, lambda *_, name=name: (_ for _ in [{"pair_id": [name] * 20}]))
+    monkeypatch.setattr(stream, "depth_of", lambda *_: None)
+
+    def who(workspace, by):
+        reader = dataclasses.replace(reader_of(range(1)), by=by)
+        epochs = stream_batches(workspace, manifest, plan, reader)
+        return next(next(epochs))["pair_id"][0]
+
+    remote = dataclasses.replace(archive, uri="memory://elsewhere")
+    assert who(archive, "auto") == who(archive, "workers") == "read_in_threads"
+    assert who(archive, "ray-data") == "read_ahead"
+    assert who(remote, "auto") == "read_ahead" and who(remote, "workers") == "read_in_threads"
+
+
+def test_threads_that_read_end_with_the_stream_and_hand_on_errors(archive):
+    manifest = read_manifest(archive)
+    plan = StreamPlan(shards=manifest.of_split("train"), seed=0, batch_size=20)
+    batches = itertools.chain.from_iterable(stream_batches(archive, manifest, plan, reader_of(range(9))))
+    next(batches)
+    for shard in manifest.shards:
+        archive.delete("archive", *shard.file.split("/"))
+    with pytest.raises(WorkspaceError, match="no such file"):
+        list(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]

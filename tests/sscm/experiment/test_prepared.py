@@ -10,7 +10,7 @@ from sscm.archive.manifest import read_manifest, write_manifest
 from sscm.archive.order import pieces_of
 from sscm.archive.schema import Pair
 from sscm.archive.shard_file import write_shard
-from sscm.archive.stream import read_pieces
+from sscm.archive.windows import read_pieces
 from sscm.config import ModelConfig
 from sscm.errors import ConfigError
 from sscm.experiment.prepared import images_of, prepare, require_memory, sample_rows
