@@ -156,7 +156,7 @@ def local(folder: Path, pairs: int, rounds: int) -> list[Row]:
         streamed(workspace, manifest, by="ray-data")
         for _ in range(rounds):
             found["workers"].append((plain(workspace, manifest), *streamed(workspace, manifest, 2, "workers")))
-            found["ray-data"].append((plain(workspace, manifest), *streamed(workspace, manifest, 6, "ray-data", 3)))
+            found["ray-data"].append((plain(workspace, manifest), *streamed(workspace, manifest, 12, "ray-data", 8)))
     rows = []
     for by, values in found.items():
         raw, ours, first = (statistics.median(each) for each in zip(*values, strict=True))

@@ -31,13 +31,22 @@ _HEAD_BYTES = 256
 """Most that lies before the values of a page: its header, some thirty bytes, and the levels of 2^31 values."""
 _DATA_PAGE, _PLAIN = 0, 0
 
-_footers: OrderedDict[str, tuple[tuple[int, int, int], pq.FileMetaData]] = OrderedDict()
-_lock = threading.Lock()
-_scratch = threading.local()
-
 
 class NotPlainError(Exception):
     """A row group has to be read by Arrow."""
+
+
+class _Footer:
+    """What a shard says of itself."""
+
+    def __init__(self, metadata: pq.FileMetaData) -> None:
+        self.metadata = metadata
+        self.columns = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
+
+
+_footers: OrderedDict[str, tuple[tuple[int, int, int], _Footer]] = OrderedDict()
+_lock = threading.Lock()
+_scratch = threading.local()
 
 
 class PlainRowGroup:
@@ -58,14 +67,12 @@ class PlainRowGroup:
         self._rows = piece.rows
         self._file = os.open(path, os.O_RDONLY)
         try:
-            metadata = _footer(path, self._file)
-            if piece.row_group >= metadata.num_row_groups:
+            self._footer = _footer(path, self._file)
+            if piece.row_group >= self._footer.metadata.num_row_groups:
                 raise NotPlainError("no such row group")
-            self._row_group = metadata.row_group(piece.row_group)
+            self._row_group = self._footer.metadata.row_group(piece.row_group)
             if self._row_group.num_rows != piece.rows:
                 raise NotPlainError("other rows than the manifest says")
-            self._columns = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
-            self._schema = metadata.schema
         except BaseException:
             os.close(self._file)
             raise
@@ -109,10 +116,10 @@ class PlainRowGroup:
 
     def _chunk(self, name: str, physical_type: str) -> tuple[Any, bool]:
         """Metadata of one column, and whether its pages have levels."""
-        index = self._columns.get(name)
+        index = self._footer.columns.get(name)
         if index is None:
             raise NotPlainError("no such column")
-        chunk, column = self._row_group.column(index), self._schema.column(index)
+        chunk, column = self._row_group.column(index), self._footer.metadata.schema.column(index)
         if (
             chunk.compression != "UNCOMPRESSED"
             or chunk.has_dictionary_page
@@ -124,7 +131,7 @@ class PlainRowGroup:
         return chunk, column.max_definition_level == 1
 
 
-def _footer(path: str, file: int) -> pq.FileMetaData:
+def _footer(path: str, file: int) -> _Footer:
     """The footer of an open file, read once for each content of its name."""
     about = os.fstat(file)
     key = (about.st_ino, about.st_size, about.st_mtime_ns)
@@ -135,15 +142,15 @@ def _footer(path: str, file: int) -> pq.FileMetaData:
             return known[1]
     try:
         with os.fdopen(os.dup(file), "rb") as opened:
-            metadata = pq.read_metadata(opened)
+            footer = _Footer(pq.read_metadata(opened))
     except pa.ArrowException as error:
         raise NotPlainError("not a whole Parquet file") from error
     with _lock:
-        _footers[path] = key, metadata
+        _footers[path] = key, footer
         _footers.move_to_end(path)
         while len(_footers) > FOOTERS:
             _footers.popitem(last=False)
-    return metadata
+    return footer
 
 
 def _buffer(size: int) -> npt.NDArray[np.uint8]:

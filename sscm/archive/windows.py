@@ -125,12 +125,13 @@ def read_window(workspace: Workspace, recipe: Recipe, groups: Sequence[BandGroup
         values = np.frombuffer(pa.allocate_buffer(len(recipe) * group.nbytes), group.numpy_dtype)
         window[group.name] = values.reshape(len(recipe), *group.shape)
     if workspace.is_local:
+        folder = workspace.path_of(ARCHIVE)
         for number, piece in enumerate(recipe.pieces):
             places = np.flatnonzero(recipe.piece == number)
             try:
                 with (
                     storage_errors("read", workspace.uri_of(ARCHIVE, piece.file)),
-                    PlainRowGroup(workspace.path_of(ARCHIVE, piece.file), piece) as row_group,
+                    PlainRowGroup(f"{folder}/{piece.file}", piece) as row_group,
                 ):
                     _gather(window, groups, places, recipe.index[places], row_group)
             except NotPlainError:
