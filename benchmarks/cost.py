@@ -55,7 +55,7 @@ class Assumptions:
     embed_speedup: float = _of(
         1, "embedding's rate over training's", "ESTIMATE, at least: a forward pass is a third of a step"
     )
-    stream_rate: float = _of(3_447, "pairs/s that a core streams", "measured, `stream.py`, half of two cores' 6,895")
+    stream_rate: float = _of(7_684, "pairs/s that a core streams", "measured, `stream.py`, half of two cores' 15,368")
     cpu_rate: float = _of(
         558, "pairs/s that a core embeds, ResNet-18", "measured, `train.py`, half of 1,117 on two cores"
     )

@@ -102,12 +102,11 @@ def read_ahead(
         with contextlib.closing(_Feed(workspace, groups, itertools.chain(list(unseen), recipes), depth)) as feed:
             unseen.clear()
             try:
-                for window in feed.windows(unseen):
-                    lost = 0
-                    yield window
+                # No name for a window here or below: it would hold the object store's memory until the next one comes.
+                yield from feed.windows(unseen)
                 return
             except (RayActorError, OwnerDiedError):
-                lost += 1
+                lost = 1 if feed.given else lost + 1
                 if lost == ATTEMPTS:
                     raise
                 recipes = feed.recipes
@@ -120,6 +119,7 @@ class _Feed:
         self, workspace: Workspace, groups: Sequence[BandGroup], recipes: Iterator[Recipe], depth: Depth
     ) -> None:
         self.recipes = recipes
+        self.given = 0
         self._workspace, self._groups, self._depth = workspace, groups, depth
         # On this node: what it owns is lost with it, and with this node all is lost anyway.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -136,25 +136,26 @@ class _Feed:
         """All windows; those that were asked for and not given yet are kept in ``unseen``, for whoever asks again."""
         ready = self._actor.ready.remote()
         while not self._is_up(ready) and (recipe := next(self.recipes, None)) is not None:
-            unseen.append(recipe)
-            window = read_window(self._workspace, recipe, self._groups)
-            unseen.popleft()
-            yield window
+            yield read_window(self._workspace, recipe, self._groups)
+            self.given += 1
         waiting: deque[Any] = deque()
         while True:
             if len(waiting) <= self._depth.ahead:
                 self._deal(waiting, unseen)
             if not waiting:
                 return
-            (reference,) = ray.get(next(waiting.popleft()))
-            table = ray.get(reference)
-            del reference
-            unseen.popleft()
-            yield unpack(table, self._groups)
+            yield self._taken(next(waiting.popleft()), unseen)
 
     def close(self) -> None:
         """End the actor, and with it what it runs."""
         ray.kill(self._actor)
+
+    def _taken(self, answer: ray.ObjectRef, unseen: deque[Recipe]) -> Batch:
+        (reference,) = ray.get(answer)
+        table = ray.get(reference)
+        unseen.popleft()
+        self.given += 1
+        return unpack(table, self._groups)
 
     def _is_up(self, ready: ray.ObjectRef) -> bool:
         return bool(ray.wait([ready], timeout=0)[0])

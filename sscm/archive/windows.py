@@ -213,6 +213,7 @@ def cut_batches(windows: Iterator[Batch], size: int, count: int) -> Iterator[Bat
             missing -= taken
             if taken < len(window["pair_id"]):
                 held.appendleft({name: values[taken:] for name, values in window.items()})
+            del window  # its memory is wanted for what is read ahead
         if len(parts) == 1:
             yield parts[0]
         else:
