@@ -85,7 +85,7 @@ class PlainRowGroup:
 
     def ids(self) -> list[str]:
         """``pair_id`` of all rows."""
-        chunk, levels = self._chunk("pair_id", "BYTE_ARRAY")
+        chunk, levels = self._chunk("pair_id", "BYTE_ARRAY", 0)
         data = os.pread(self._file, chunk.total_compressed_size, chunk.data_page_offset)
         at = _values_at(data, chunk.total_compressed_size, self._rows, levels)
         found = []
@@ -93,7 +93,10 @@ class PlainRowGroup:
             if at + 4 > len(data):
                 raise NotPlainError("values end early")
             (size,) = struct.unpack_from("<I", data, at)
-            found.append(data[at + 4 : at + 4 + size].decode())
+            try:
+                found.append(data[at + 4 : at + 4 + size].decode())
+            except UnicodeDecodeError as error:
+                raise NotPlainError("no text") from error
             at += 4 + size
         if at != len(data):
             raise NotPlainError("values do not end with the column")
@@ -101,7 +104,7 @@ class PlainRowGroup:
 
     def images(self, group: BandGroup) -> npt.NDArray[Any]:
         """Pixels [rows, bands, height, width] of one band group, in the group's dtype; until the next call only."""
-        chunk, levels = self._chunk(group.name, "FIXED_LEN_BYTE_ARRAY")
+        chunk, levels = self._chunk(group.name, "FIXED_LEN_BYTE_ARRAY", group.nbytes)
         size = self._rows * group.nbytes
         before = chunk.total_compressed_size - size
         if not 0 < before <= _HEAD_BYTES:
@@ -114,8 +117,8 @@ class PlainRowGroup:
         pixels: npt.NDArray[Any] = values.view(group.numpy_dtype).reshape(self._rows, *group.shape)
         return pixels
 
-    def _chunk(self, name: str, physical_type: str) -> tuple[Any, bool]:
-        """Metadata of one column, and whether its pages have levels."""
+    def _chunk(self, name: str, physical_type: str, value_bytes: int) -> tuple[Any, bool]:
+        """Metadata of one column of so many bytes a value, 0 where they differ, and whether its pages have levels."""
         index = self._footer.columns.get(name)
         if index is None:
             raise NotPlainError("no such column")
@@ -123,7 +126,7 @@ class PlainRowGroup:
         if (
             chunk.compression != "UNCOMPRESSED"
             or chunk.has_dictionary_page
-            or chunk.physical_type != physical_type
+            or (chunk.physical_type, column.length) != (physical_type, value_bytes)
             or column.max_repetition_level
             or column.max_definition_level > 1
         ):
@@ -143,7 +146,9 @@ def _footer(path: str, file: int) -> _Footer:
     try:
         with os.fdopen(os.dup(file), "rb") as opened:
             footer = _Footer(pq.read_metadata(opened))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise NotPlainError("not a whole Parquet file") from error
     with _lock:
         _footers[path] = key, footer
@@ -181,7 +186,7 @@ def _values_at(data: bytes | bytearray, chunk_bytes: int, rows: int, levels: boo
         )
         if levels:
             at += 4 + int(struct.unpack_from("<I", data, at)[0])
-    except (IndexError, KeyError, TypeError, struct.error) as error:
+    except (IndexError, KeyError, TypeError, RecursionError, struct.error) as error:
         raise NotPlainError("not one data page") from error
     if not whole:
         raise NotPlainError("not one plain page")

@@ -23,7 +23,6 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ExecutionResources
 from ray.data._internal.execution.interfaces import RefBundle
 from ray.exceptions import OwnerDiedError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -120,6 +119,7 @@ class _Feed:
     ) -> None:
         self.recipes = recipes
         self.given = 0
+        """Windows that came through the actor."""
         self._workspace, self._groups, self._depth = workspace, groups, depth
         # On this node: what it owns is lost with it, and with this node all is lost anyway.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -137,7 +137,6 @@ class _Feed:
         ready = self._actor.ready.remote()
         while not self._is_up(ready) and (recipe := next(self.recipes, None)) is not None:
             yield read_window(self._workspace, recipe, self._groups)
-            self.given += 1
         waiting: deque[Any] = deque()
         while True:
             if len(waiting) <= self._depth.ahead:
@@ -148,7 +147,8 @@ class _Feed:
 
     def close(self) -> None:
         """End the actor, and with it what it runs."""
-        ray.kill(self._actor)
+        if ray.is_initialized():  # or it would be started, to end what ended with it
+            ray.kill(self._actor)
 
     def _taken(self, answer: ray.ObjectRef, unseen: deque[Recipe]) -> Batch:
         (reference,) = ray.get(answer)
@@ -164,12 +164,12 @@ class _Feed:
         """Have the lanes read some more windows; ``waiting`` has, window by window, the lane that it comes from."""
         lanes = self._depth.lanes
         recipes = list(itertools.islice(self.recipes, lanes * next(self._deals)))
+        unseen.extend(recipes)
         numbered = [(self._dealt + place, pickle.dumps(recipe)) for place, recipe in enumerate(recipes)]
         # A lane goes on when what it gave has been taken: that tells the actor how far the use is.
         stream = self._actor.stream.options(num_returns="streaming", _generator_backpressure_num_objects=1)
         sources = [stream.remote(numbered[lane::lanes]) for lane in range(min(lanes, len(recipes)))]
         waiting.extend(sources[place % lanes] for place in range(len(recipes)))
-        unseen.extend(recipes)
         self._dealt += len(recipes)
 
 
@@ -185,8 +185,7 @@ class _Lanes:
         context = ray.data.DataContext.get_current()
         context.target_max_block_size = 1  # a block is one row, a window, however large
         context.execution_options.preserve_order = True
-        # What is held in the object store is the gate's to bound.
-        context.execution_options.resource_limits = ExecutionResources(object_store_memory=float("inf"))
+        context.override_object_store_memory_limit_fraction = 1.0  # what is held there is the gate's to bound
 
     def ready(self) -> None:
         """Return once the actor and a process for each lane are up, on nodes that may have to be started first."""

@@ -6,6 +6,7 @@ batches are views of the result, without another copy wherever a batch lies with
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -100,7 +101,8 @@ def read_pieces(workspace: Workspace, pieces: Sequence[Piece], columns: Sequence
                 raise IntegrityError(
                     f"{workspace.uri_of(ARCHIVE, file)}: {found} row groups; the manifest says more: ingest it again"
                 )
-            tables.append(parquet.read_row_groups(row_groups, columns=list(columns)))
+            with _undamaged(workspace.uri_of(ARCHIVE, file)):
+                tables.append(parquet.read_row_groups(row_groups, columns=list(columns)))
     return pa.concat_tables(tables)
 
 
@@ -186,9 +188,11 @@ def pack(window: Batch) -> pa.Table:
 
 def unpack(table: pa.Table, groups: Sequence[BandGroup]) -> Batch:
     """What was packed; pixels are read-only views of the table."""
-    window: Batch = {"pair_id": table["pair_id"].chunk(0).flatten().to_numpy(zero_copy_only=False)}
+    (ids,) = table["pair_id"]
+    window: Batch = {"pair_id": ids.values.to_numpy(zero_copy_only=False)}
     for group in groups:
-        values = np.frombuffer(table[group.name].chunk(0).buffers()[2], group.numpy_dtype)
+        (packed,) = table[group.name]
+        values = np.frombuffer(packed.as_buffer(), group.numpy_dtype)
         window[group.name] = values.reshape(-1, *group.shape)
         window[group.name].flags.writeable = False
     return window
@@ -220,6 +224,17 @@ def cut_batches(windows: Iterator[Batch], size: int, count: int) -> Iterator[Bat
             yield {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+@contextlib.contextmanager
+def _undamaged(uri: str) -> Iterator[None]:
+    """Make of what Arrow says of bytes that it cannot decode, which is of many types, an error that names the file."""
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise IntegrityError(f"{uri} is damaged ({error}); ingest the archive again") from error
+
+
 class _Decoded:
     """The complete pairs of a row group, decoded by Arrow.
 
@@ -230,6 +245,11 @@ class _Decoded:
 
     def __init__(self, workspace: Workspace, piece: Piece, groups: Sequence[BandGroup]) -> None:
         table = read_pieces(workspace, [piece], ["pair_id", *(group.name for group in groups)])
+        self._uri = workspace.uri_of(ARCHIVE, piece.file)
+        if missing := [group.name for group in groups if group.name not in table.column_names]:
+            raise IntegrityError(
+                f"{self._uri}: no columns {', '.join(missing)}, which the manifest says; ingest the archive again"
+            )
         rows = len(table)
         if any(column.null_count for column in table.columns):
             table = table.drop_null()
@@ -242,7 +262,8 @@ class _Decoded:
 
     def ids(self) -> list[str]:
         """Ids of all rows."""
-        ids: list[str] = self._table["pair_id"].to_pylist()
+        with _undamaged(self._uri):
+            ids: list[str] = self._table["pair_id"].to_pylist()
         return ids
 
     def images(self, group: BandGroup) -> npt.NDArray[Any]:

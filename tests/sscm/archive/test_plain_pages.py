@@ -116,6 +116,17 @@ def test_a_file_cut_short_or_of_something_else_is_left_to_arrow(tmp_path):
         read(str(tmp_path / "y.parquet"), piece())
 
 
+def test_values_of_another_length_are_left_to_arrow(tmp_path):
+    twice = dataclasses.replace(GROUP, height=2 * GROUP.height)
+    rows = [bytes(twice.nbytes) if row % 2 else None for row in range(ROWS)]  # as many bytes as there should be
+    table = table_of().set_column(
+        1, pa.field(GROUP.name, pa.binary(twice.nbytes)), pa.array(rows, pa.binary(twice.nbytes))
+    )
+    path = write(tmp_path / "x.parquet", [table])
+    with pytest.raises(NotPlainError, match="not a plain column"):
+        read(path, piece())
+
+
 def test_a_file_that_was_replaced_is_read_anew(tmp_path):
     path = write(tmp_path / "x.parquet", [table_of(0)])
     first = read(path, piece())[1]
@@ -132,6 +143,6 @@ def test_footers_that_are_kept_are_bounded(tmp_path, monkeypatch):
 
 
 def test_a_page_header_of_other_types_is_left_to_arrow():
-    for data in (b"", b"\x15\x00", b"\x18\x01a\x00", b"\x15" + b"\xff" * 3):
+    for data in (b"", b"\x15\x00", b"\x18\x01a\x00", b"\x15" + b"\xff" * 3, b"\x1c" * 5000):
         with pytest.raises(NotPlainError):
             plain_pages._values_at(data, 100, 1, levels=True)

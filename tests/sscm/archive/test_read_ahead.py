@@ -1,5 +1,6 @@
 """Windows that Ray Data reads ahead: all of them, in order, not too far ahead, and when its actor is lost."""
 
+import itertools
 import time
 
 import numpy as np
@@ -74,6 +75,22 @@ def test_windows_go_on_when_the_actor_is_lost(archive, feeds):
 
 def test_an_actor_that_is_lost_again_and_again_is_an_error(archive, feeds, monkeypatch):
     manifest, recipes = recipes_of(archive, 2)
+    deal = module._Feed._deal
+
+    def lose(feed, waiting, unseen):
+        ray.kill(feed._actor)
+        deal(feed, waiting, unseen)
+
+    monkeypatch.setattr(module._Feed, "_deal", lose)
+    with pytest.raises(ray.exceptions.RayActorError):
+        list(read_ahead(archive, groups_of(manifest.modalities), iter(recipes), DEPTH))
+    assert len(feeds) == module.ATTEMPTS
+
+
+def test_windows_that_this_process_reads_do_not_make_up_for_lost_actors(archive, feeds, monkeypatch):
+    manifest, recipes = recipes_of(archive, 20)
+    looks = itertools.cycle([False, True])
+    monkeypatch.setattr(module._Feed, "_is_up", lambda *_: next(looks))
     deal = module._Feed._deal
 
     def lose(feed, waiting, unseen):

@@ -4,8 +4,10 @@ import dataclasses
 import itertools
 import threading
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from sscm.archive.manifest import read_manifest
@@ -143,3 +145,38 @@ def test_threads_that_read_end_with_the_stream_and_hand_on_errors(archive):
     with pytest.raises(WorkspaceError, match="no such file"):
         list(batches)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+@pytest.mark.parametrize("place", ["id", "header", "footer"])
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_a_damaged_shard_is_named(archive, codec, place, pair_factory, modalities):
+    from sscm.archive.shard_file import write_shard
+
+    manifest = read_manifest(archive)
+    shard, _ = write_shard(archive, map(pair_factory, range(32)), modalities, "shards/x.parquet", "train", 16, codec)
+    path = Path(archive.path_of("archive", shard.file))
+    data = bytearray(path.read_bytes())
+    if place == "id":
+        start = data.index(b"pair_0000")
+        data[start - 4 : start + 9] = b"\xff" * 13
+    elif place == "header":
+        column = pq.read_metadata(path).row_group(0).column(1)
+        data[column.data_page_offset : column.data_page_offset + 16] = b"\xff" * 16
+    else:
+        data[-200:-100] = b"\xff" * 100
+    path.write_bytes(data)
+    plan = StreamPlan(shards=(shard,), seed=0, batch_size=8)
+    with pytest.raises(IntegrityError, match=r"(?s)x\.parquet.* (ingest the archive|write it) again"):
+        batches_of(archive, manifest, plan, reader_of(range(1)))
+
+
+def test_a_shard_without_a_column_of_the_manifest_is_named(archive, pair_factory, modalities):
+    from sscm.archive.shard_file import write_shard
+
+    fewer = (dataclasses.replace(modalities[1], groups=modalities[1].groups[:2]),)
+    shard, _ = write_shard(
+        archive, map(pair_factory, range(16)), (modalities[0], *fewer), "shards/x.parquet", "train", 16
+    )
+    plan = StreamPlan(shards=(shard,), seed=0, batch_size=8)
+    with pytest.raises(IntegrityError, match="no columns s2_60m, which the manifest says"):
+        batches_of(archive, read_manifest(archive), plan, reader_of(range(1)))
