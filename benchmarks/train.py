@@ -84,7 +84,8 @@ def in_memory(workspace: Workspace, threads: int) -> float:
     epochs = config.epochs
     plan = StreamPlan(shards=manifest.of_split("train"), seed=0, batch_size=BATCH)
     reader = Reader(worker=0, epochs=range(1), deals=(Deal(0, 1),))
-    windows = (read_window(workspace, recipe, groups_of(manifest.modalities)) for recipe in reader.recipes(plan))
+    groups = groups_of(manifest.modalities)
+    windows = (read_window(workspace, part, groups) for part in reader.window_plans(plan))
     batches = list(cut_batches(windows, reader.batch_of(plan), plan.steps_per_epoch))
     groups = [{k: as_tensor(v) for k, v in batch.items() if k != "pair_id"} for batch in batches]
     torch.manual_seed(0)

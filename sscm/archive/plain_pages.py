@@ -3,7 +3,7 @@
 A column of a row group that was written uncompressed, in one page and without nulls, ends in its values as they are in
 memory. They are read from the file straight into a buffer that is used again and again and so stays in the processor's
 cache: with Arrow, which maps the file and copies each page into fresh memory, reading and gathering take two and a half
-times as long (``benchmarks/stream.py``). Whatever is not exactly such a column is left to Arrow.
+times as long (``docs/scale.md``). Whatever is not exactly such a column is left to Arrow.
 
 Format: https://github.com/apache/parquet-format, ``parquet.thrift`` and ``README.md``; Thrift's compact protocol:
 https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md.

@@ -28,7 +28,7 @@ from ray.exceptions import OwnerDiedError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sscm import placement, runtime
-from sscm.archive.windows import Batch, Recipe, pack, read_window, unpack
+from sscm.archive.windows import Batch, WindowPlan, pack, read_window, unpack
 from sscm.sensors import BandGroup
 from sscm.workspace import Workspace
 
@@ -77,14 +77,14 @@ def depth_of(window_bytes: int, workers: int, neighbours: int) -> Depth:
 
 
 def read_ahead(
-    workspace: Workspace, groups: Sequence[BandGroup], recipes: Iterator[Recipe], depth: Depth
+    workspace: Workspace, groups: Sequence[BandGroup], plans: Iterator[WindowPlan], depth: Depth
 ) -> Generator[Batch, None, None]:
     """Windows in order, read by this process until the actor is up, which takes a second, and ahead from then on.
 
     Args:
         workspace: where the archive is.
         groups: band groups to read.
-        recipes: the windows.
+        plans: the windows.
         depth: how much is read at a time.
 
     Yields:
@@ -95,10 +95,10 @@ def read_ahead(
         IntegrityError: a shard is not what the manifest says.
         RayActorError: the actor was lost again and again.
     """
-    unseen: deque[Recipe] = deque()
+    unseen: deque[WindowPlan] = deque()
     lost = 0
     while True:
-        with contextlib.closing(_Feed(workspace, groups, itertools.chain(list(unseen), recipes), depth)) as feed:
+        with contextlib.closing(_Feed(workspace, groups, itertools.chain(list(unseen), plans), depth)) as feed:
             unseen.clear()
             try:
                 # No name for a window here or below: it would hold the object store's memory until the next one comes.
@@ -108,16 +108,16 @@ def read_ahead(
                 lost = 1 if feed.given else lost + 1
                 if lost == ATTEMPTS:
                     raise
-                recipes = feed.recipes
+                plans = feed.plans
 
 
 class _Feed:
     """One actor, and what it is asked for."""
 
     def __init__(
-        self, workspace: Workspace, groups: Sequence[BandGroup], recipes: Iterator[Recipe], depth: Depth
+        self, workspace: Workspace, groups: Sequence[BandGroup], plans: Iterator[WindowPlan], depth: Depth
     ) -> None:
-        self.recipes = recipes
+        self.plans = plans
         self.given = 0
         """Windows that came through the actor."""
         self._workspace, self._groups, self._depth = workspace, groups, depth
@@ -132,11 +132,11 @@ class _Feed:
             itertools.repeat(LARGEST_DEAL),
         )
 
-    def windows(self, unseen: deque[Recipe]) -> Iterator[Batch]:
+    def windows(self, unseen: deque[WindowPlan]) -> Iterator[Batch]:
         """All windows; those that were asked for and not given yet are kept in ``unseen``, for whoever asks again."""
         ready = self._actor.ready.remote()
-        while not self._is_up(ready) and (recipe := next(self.recipes, None)) is not None:
-            yield read_window(self._workspace, recipe, self._groups)
+        while not self._is_up(ready) and (plan := next(self.plans, None)) is not None:
+            yield read_window(self._workspace, plan, self._groups)
         waiting: deque[Any] = deque()
         while True:
             if len(waiting) <= self._depth.ahead:
@@ -150,7 +150,7 @@ class _Feed:
         if ray.is_initialized():  # or it would be started, to end what ended with it
             ray.kill(self._actor)
 
-    def _taken(self, answer: ray.ObjectRef, unseen: deque[Recipe]) -> Batch:
+    def _taken(self, answer: ray.ObjectRef, unseen: deque[WindowPlan]) -> Batch:
         (reference,) = ray.get(answer)
         table = ray.get(reference)
         unseen.popleft()
@@ -160,17 +160,17 @@ class _Feed:
     def _is_up(self, ready: ray.ObjectRef) -> bool:
         return bool(ray.wait([ready], timeout=0)[0])
 
-    def _deal(self, waiting: deque[Any], unseen: deque[Recipe]) -> None:
+    def _deal(self, waiting: deque[Any], unseen: deque[WindowPlan]) -> None:
         """Have the lanes read some more windows; ``waiting`` has, window by window, the lane that it comes from."""
         lanes = self._depth.lanes
-        recipes = list(itertools.islice(self.recipes, lanes * next(self._deals)))
-        unseen.extend(recipes)
-        numbered = [(self._dealt + place, pickle.dumps(recipe)) for place, recipe in enumerate(recipes)]
+        plans = list(itertools.islice(self.plans, lanes * next(self._deals)))
+        unseen.extend(plans)
+        numbered = [(self._dealt + place, pickle.dumps(plan)) for place, plan in enumerate(plans)]
         # A lane goes on when what it gave has been taken: that tells the actor how far the use is.
         stream = self._actor.stream.options(num_returns="streaming", _generator_backpressure_num_objects=1)
-        sources = [stream.remote(numbered[lane::lanes]) for lane in range(min(lanes, len(recipes)))]
-        waiting.extend(sources[place % lanes] for place in range(len(recipes)))
-        self._dealt += len(recipes)
+        sources = [stream.remote(numbered[lane::lanes]) for lane in range(min(lanes, len(plans)))]
+        waiting.extend(sources[place % lanes] for place in range(len(plans)))
+        self._dealt += len(plans)
 
 
 @ray.remote(num_cpus=0, concurrency_groups={"lanes": 2 * LANES[1], "gate": 6 * LANES[1]})
@@ -207,7 +207,7 @@ class _Lanes:
         """Read windows by one Ray Data execution.
 
         Args:
-            numbered: number and pickled recipe of each.
+            numbered: number and pickled plan of each.
 
         Yields:
             For each a list of one reference to its packed table, which is on this node.
@@ -226,7 +226,7 @@ class _Lanes:
         """Blocks of windows, read by so many tasks at a time."""
         blocks = max(tasks, -(-len(numbered) // WINDOWS_A_TASK))
         dataset = ray.data.from_items(
-            [{"number": number, "recipe": recipe} for number, recipe in numbered], override_num_blocks=blocks
+            [{"number": number, "plan": plan} for number, plan in numbered], override_num_blocks=blocks
         ).map_batches(
             _Reading(self._workspace, self._groups, ray.get_runtime_context().current_actor),
             batch_size=None,
@@ -251,9 +251,9 @@ class _Reading:
         self._workspace, self._groups, self._gate = workspace, groups, gate
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[pa.Table]:
-        """Read the windows of one block; nothing of an empty recipe."""
-        for number, recipe in zip(batch["number"], batch["recipe"], strict=True):
-            if not recipe:
+        """Read the windows of one block; nothing of an empty plan."""
+        for number, plan in zip(batch["number"], batch["plan"], strict=True):
+            if not plan:
                 continue
             ray.get(self._gate.admit.remote(int(number)))
-            yield pack(read_window(self._workspace, pickle.loads(recipe), self._groups))
+            yield pack(read_window(self._workspace, pickle.loads(plan), self._groups))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sscm.archive.manifest import Manifest
 from sscm.archive.order import WINDOW, Deal, StreamPlan
 from sscm.archive.read_ahead import depth_of, read_ahead
-from sscm.archive.windows import Batch, Recipe, cut_batches, groups_of, read_in_threads, recipe_of
+from sscm.archive.windows import Batch, WindowPlan, cut_batches, groups_of, plan_window, read_in_threads
 from sscm.config import StreamBy
 from sscm.workspace import Workspace
 
@@ -51,13 +51,13 @@ class Reader:
         """Pairs of this worker in a batch."""
         return plan.local_batch(self.worker, self.workers)
 
-    def recipes(self, plan: StreamPlan) -> Iterator[Recipe]:
+    def window_plans(self, plan: StreamPlan) -> Iterator[WindowPlan]:
         """How the windows of all epochs are put together, in the order in which they are read."""
         for epoch in self.epochs:
             done = self.steps if epoch == self.epochs.start else 0
             used = 0
             for window in plan.windows(epoch, self.deals_of(epoch), self.worker, done):
-                yield recipe_of(plan, epoch, window, used, self.batch_of(plan))
+                yield plan_window(plan, epoch, window, used, self.batch_of(plan))
                 used += len(window.slots)
 
     def steps_of(self, plan: StreamPlan, epoch: int) -> int:
@@ -86,12 +86,12 @@ def stream_batches(
         IntegrityError: a shard is not what the manifest says.
     """
     groups = groups_of(manifest.modalities)
-    recipes = reader.recipes(plan)
+    plans = reader.window_plans(plan)
     if reader.by == "workers" or (reader.by == "auto" and workspace.is_local):
-        ahead = read_in_threads(workspace, recipes, groups)
+        ahead = read_in_threads(workspace, plans, groups)
     else:
         largest = WINDOW * max(piece.rows for piece in plan.pieces) * sum(group.nbytes for group in groups)
-        ahead = read_ahead(workspace, groups, recipes, depth_of(largest, reader.workers, reader.neighbours))
+        ahead = read_ahead(workspace, groups, plans, depth_of(largest, reader.workers, reader.neighbours))
     with contextlib.closing(ahead) as windows:
         for epoch in reader.epochs:
             yield cut_batches(windows, reader.batch_of(plan), reader.steps_of(plan, epoch))

@@ -28,16 +28,13 @@ from sscm.workspace import ARCHIVE, Workspace
 
 Batch = dict[str, npt.NDArray[Any]]
 
-OPEN_FILES = 4
-"""Local shards that one reader keeps mapped."""
-
 THREADS, AHEAD = 2, 2
 """Threads that read in a process, and windows that are being read or wait."""
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
-    """The pairs of one window, in the order in which they are used.
+class WindowPlan:
+    """How a window is put together: its pairs, in the order in which they are used.
 
     Args:
         pieces: row groups that it is read from, sorted.
@@ -53,7 +50,7 @@ class Recipe:
         return len(self.index)
 
 
-def recipe_of(plan: StreamPlan, epoch: int, window: Window, first: int, batch: int) -> Recipe:
+def plan_window(plan: StreamPlan, epoch: int, window: Window, first: int, batch: int) -> WindowPlan:
     """How a window is put together.
 
     Args:
@@ -72,7 +69,7 @@ def recipe_of(plan: StreamPlan, epoch: int, window: Window, first: int, batch: i
         piece[chosen] = number[plan.pieces[portion.piece]]
         index[chosen] = plan.rows(epoch, portion)
     order = np.lexsort((index, piece, (first + np.arange(len(index))) // batch))
-    return Recipe(pieces, piece[order], index[order])
+    return WindowPlan(pieces, piece[order], index[order])
 
 
 def groups_of(modalities: Sequence[Modality]) -> tuple[BandGroup, ...]:
@@ -106,12 +103,12 @@ def read_pieces(workspace: Workspace, pieces: Sequence[Piece], columns: Sequence
     return pa.concat_tables(tables)
 
 
-def read_window(workspace: Workspace, recipe: Recipe, groups: Sequence[BandGroup]) -> Batch:
+def read_window(workspace: Workspace, plan: WindowPlan, groups: Sequence[BandGroup]) -> Batch:
     """Read one window.
 
     Args:
         workspace: where the archive is.
-        recipe: the window.
+        plan: the window.
         groups: its band groups.
 
     Returns:
@@ -121,41 +118,41 @@ def read_window(workspace: Workspace, recipe: Recipe, groups: Sequence[BandGroup
         WorkspaceError: a shard cannot be read.
         IntegrityError: a shard is not what the manifest says.
     """
-    window: Batch = {"pair_id": np.empty(len(recipe), object)}
+    window: Batch = {"pair_id": np.empty(len(plan), object)}
     for group in groups:
         # Arrow's memory pool keeps what it is given back; fresh pages from the system cost as much as the copy.
-        values = np.frombuffer(pa.allocate_buffer(len(recipe) * group.nbytes), group.numpy_dtype)
-        window[group.name] = values.reshape(len(recipe), *group.shape)
+        values = np.frombuffer(pa.allocate_buffer(len(plan) * group.nbytes), group.numpy_dtype)
+        window[group.name] = values.reshape(len(plan), *group.shape)
     if workspace.is_local:
         folder = workspace.path_of(ARCHIVE)
-        for number, piece in enumerate(recipe.pieces):
-            places = np.flatnonzero(recipe.piece == number)
+        for number, piece in enumerate(plan.pieces):
+            places = np.flatnonzero(plan.piece == number)
             try:
                 with (
                     storage_errors("read", workspace.uri_of(ARCHIVE, piece.file)),
                     PlainRowGroup(f"{folder}/{piece.file}", piece) as row_group,
                 ):
-                    _gather(window, groups, places, recipe.index[places], row_group)
+                    _gather(window, groups, places, plan.index[places], row_group)
             except NotPlainError:
-                _gather(window, groups, places, recipe.index[places], _Decoded(workspace, piece, groups))
+                _gather(window, groups, places, plan.index[places], _Decoded(workspace, piece, groups))
         return window
     # A request takes long and little of a core: those of a window are on the way together.
-    with ThreadPoolExecutor(len(recipe.pieces), thread_name_prefix="read-window") as pool:
-        tables = pool.map(lambda piece: _Decoded(workspace, piece, groups), recipe.pieces)
+    with ThreadPoolExecutor(len(plan.pieces), thread_name_prefix="read-window") as pool:
+        tables = pool.map(lambda piece: _Decoded(workspace, piece, groups), plan.pieces)
         for number, table in enumerate(tables):
-            places = np.flatnonzero(recipe.piece == number)
-            _gather(window, groups, places, recipe.index[places], table)
+            places = np.flatnonzero(plan.piece == number)
+            _gather(window, groups, places, plan.index[places], table)
     return window
 
 
 def read_in_threads(
-    workspace: Workspace, recipes: Iterator[Recipe], groups: Sequence[BandGroup]
+    workspace: Workspace, plans: Iterator[WindowPlan], groups: Sequence[BandGroup]
 ) -> Generator[Batch, None, None]:
     """Read windows ahead by threads of this process; what takes time in it holds no lock of Python's.
 
     Args:
         workspace: where the archive is.
-        recipes: the windows; asked for as windows are taken, a few ahead.
+        plans: the windows; asked for as windows are taken, a few ahead.
         groups: their band groups.
 
     Yields:
@@ -165,8 +162,8 @@ def read_in_threads(
     pending: deque[Future[Batch]] = deque()
     try:
         while True:
-            for recipe in itertools.islice(recipes, AHEAD - len(pending)):
-                pending.append(pool.submit(read_window, workspace, recipe, groups))
+            for plan in itertools.islice(plans, AHEAD - len(pending)):
+                pending.append(pool.submit(read_window, workspace, plan, groups))
             if not pending:
                 return
             yield pending.popleft().result()

@@ -36,10 +36,10 @@ def feeds(monkeypatch):
     return made
 
 
-def recipes_of(archive, epochs):
+def plans_of(archive, epochs):
     manifest = read_manifest(archive)
     plan = StreamPlan(shards=manifest.of_split("train"), seed=1, batch_size=20)
-    return manifest, list(Reader(worker=0, epochs=range(epochs), deals=(Deal(0, 1),)).recipes(plan))
+    return manifest, list(Reader(worker=0, epochs=range(epochs), deals=(Deal(0, 1),)).window_plans(plan))
 
 
 def assert_same(got, wanted):
@@ -49,11 +49,11 @@ def assert_same(got, wanted):
 
 def test_all_windows_come_in_order_over_many_tasks_and_executions(archive, feeds, monkeypatch):
     monkeypatch.setattr(module, "FIRST_DEAL", 3)
-    manifest, recipes = recipes_of(archive, 30)
-    assert len(recipes) == 60
+    manifest, plans = plans_of(archive, 30)
+    assert len(plans) == 60
     groups = groups_of(manifest.modalities)
-    wanted = [read_window(archive, recipe, groups) for recipe in recipes]
-    got = list(read_ahead(archive, groups, iter(recipes), DEPTH))
+    wanted = [read_window(archive, plan, groups) for plan in plans]
+    got = list(read_ahead(archive, groups, iter(plans), DEPTH))
     assert len(got) == len(wanted) and len(feeds) == 1
     for window, other in zip(got, wanted, strict=True):
         assert_same(window, other)
@@ -61,10 +61,10 @@ def test_all_windows_come_in_order_over_many_tasks_and_executions(archive, feeds
 
 
 def test_windows_go_on_when_the_actor_is_lost(archive, feeds):
-    manifest, recipes = recipes_of(archive, 10)
+    manifest, plans = plans_of(archive, 10)
     groups = groups_of(manifest.modalities)
-    wanted = [read_window(archive, recipe, groups) for recipe in recipes]
-    windows = read_ahead(archive, groups, iter(recipes), DEPTH)
+    wanted = [read_window(archive, plan, groups) for plan in plans]
+    windows = read_ahead(archive, groups, iter(plans), DEPTH)
     for number, other in enumerate(wanted):
         if number == 7:
             ray.kill(feeds[-1]._actor)
@@ -73,8 +73,11 @@ def test_windows_go_on_when_the_actor_is_lost(archive, feeds):
     assert len(feeds) == 2
 
 
-def test_an_actor_that_is_lost_again_and_again_is_an_error(archive, feeds, monkeypatch):
-    manifest, recipes = recipes_of(archive, 2)
+@pytest.mark.parametrize("looks", [[True], [False, True]], ids=["at once", "after a window of this process's own"])
+def test_an_actor_that_is_lost_again_and_again_is_an_error(archive, feeds, monkeypatch, looks):
+    manifest, plans = plans_of(archive, 20)
+    look = itertools.cycle(looks)
+    monkeypatch.setattr(module._Feed, "_is_up", lambda *_: next(look))
     deal = module._Feed._deal
 
     def lose(feed, waiting, unseen):
@@ -83,29 +86,13 @@ def test_an_actor_that_is_lost_again_and_again_is_an_error(archive, feeds, monke
 
     monkeypatch.setattr(module._Feed, "_deal", lose)
     with pytest.raises(ray.exceptions.RayActorError):
-        list(read_ahead(archive, groups_of(manifest.modalities), iter(recipes), DEPTH))
-    assert len(feeds) == module.ATTEMPTS
-
-
-def test_windows_that_this_process_reads_do_not_make_up_for_lost_actors(archive, feeds, monkeypatch):
-    manifest, recipes = recipes_of(archive, 20)
-    looks = itertools.cycle([False, True])
-    monkeypatch.setattr(module._Feed, "_is_up", lambda *_: next(looks))
-    deal = module._Feed._deal
-
-    def lose(feed, waiting, unseen):
-        ray.kill(feed._actor)
-        deal(feed, waiting, unseen)
-
-    monkeypatch.setattr(module._Feed, "_deal", lose)
-    with pytest.raises(ray.exceptions.RayActorError):
-        list(read_ahead(archive, groups_of(manifest.modalities), iter(recipes), DEPTH))
+        list(read_ahead(archive, groups_of(manifest.modalities), iter(plans), DEPTH))
     assert len(feeds) == module.ATTEMPTS
 
 
 def test_no_window_is_read_before_its_time_and_one_that_cannot_be_read_is_named(archive, feeds):
-    manifest, recipes = recipes_of(archive, 10)
-    windows = read_ahead(archive, groups_of(manifest.modalities), iter(recipes), DEPTH)
+    manifest, plans = plans_of(archive, 10)
+    windows = read_ahead(archive, groups_of(manifest.modalities), iter(plans), DEPTH)
     for _ in range(3):
         next(windows)
     time.sleep(2)  # more than reading all of it takes

@@ -43,7 +43,8 @@ def reader_of(epochs, worker=0, deals=ALONE, steps=0):
 
 def batches_of(archive, manifest, plan, reader):
     """All batches, read in this process."""
-    windows = (read_window(archive, recipe, groups_of(manifest.modalities)) for recipe in reader.recipes(plan))
+    groups = groups_of(manifest.modalities)
+    windows = (read_window(archive, part, groups) for part in reader.window_plans(plan))
     return [
         batch
         for epoch in reader.epochs
