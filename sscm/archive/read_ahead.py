@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data._internal.execution.interfaces import RefBundle
-from ray.exceptions import OwnerDiedError, RayActorError
+from ray.exceptions import GetTimeoutError, OwnerDiedError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sscm import placement, runtime
@@ -45,7 +45,9 @@ WINDOWS_A_TASK = 64
 FIRST_DEAL, LARGEST_DEAL = 16, 256
 """Windows of a lane in its first execution, and in its later ones, each twice as long as the one before."""
 ATTEMPTS = 3
-"""How often in a row the actor may be lost before a window comes."""
+"""How often in a row the actor may be lost, or be silent, before a window comes."""
+SILENCE_S = 300
+"""Seconds that a window may be waited for: longer than reads are tried again while the storage is away."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def read_ahead(
         WorkspaceError: a shard cannot be read.
         IntegrityError: a shard is not what the manifest says.
         RayActorError: the actor was lost again and again.
+        GetTimeoutError: nothing came from it, again and again.
     """
     unseen: deque[WindowPlan] = deque()
     lost = 0
@@ -104,7 +107,7 @@ def read_ahead(
                 # No name for a window here or below: it would hold the object store's memory until the next one comes.
                 yield from feed.windows(unseen)
                 return
-            except (RayActorError, OwnerDiedError):
+            except (RayActorError, OwnerDiedError, GetTimeoutError):
                 lost = 1 if feed.given else lost + 1
                 if lost == ATTEMPTS:
                     raise
@@ -143,16 +146,22 @@ class _Feed:
                 self._deal(waiting, unseen)
             if not waiting:
                 return
-            yield self._taken(next(waiting.popleft()), unseen)
+            yield self._taken(waiting.popleft(), unseen)
 
     def close(self) -> None:
         """End the actor, and with it what it runs."""
         if ray.is_initialized():  # or it would be started, to end what ended with it
             ray.kill(self._actor)
 
-    def _taken(self, answer: ray.ObjectRef, unseen: deque[WindowPlan]) -> Batch:
-        (reference,) = ray.get(answer)
-        table = ray.get(reference)
+    def _taken(self, lane: Any, unseen: deque[WindowPlan]) -> Batch:
+        """The next window of a lane."""
+        if not ray.wait([lane], timeout=SILENCE_S, fetch_local=False)[0]:
+            raise GetTimeoutError(
+                f"Ray Data read nothing for {SILENCE_S} s: are there nodes left that have room for its tasks? "
+                "With --stream workers a training needs none"
+            )
+        (reference,) = ray.get(next(lane), timeout=SILENCE_S)
+        table = ray.get(reference, timeout=SILENCE_S)
         unseen.popleft()
         self.given += 1
         return unpack(table, self._groups)

@@ -90,6 +90,14 @@ def test_an_actor_that_is_lost_again_and_again_is_an_error(archive, feeds, monke
     assert len(feeds) == module.ATTEMPTS
 
 
+def test_a_lane_that_is_silent_for_too_long_is_an_error_that_names_the_remedy(archive, feeds, monkeypatch):
+    manifest, plans = plans_of(archive, 2)
+    monkeypatch.setattr(module, "SILENCE_S", 1)
+    with pytest.raises(ray.exceptions.GetTimeoutError, match="--stream workers"):
+        list(read_ahead(archive, groups_of(manifest.modalities), iter(plans), Depth(lanes=1, ahead=0)))
+    assert len(feeds) == module.ATTEMPTS
+
+
 def test_no_window_is_read_before_its_time_and_one_that_cannot_be_read_is_named(archive, feeds):
     manifest, plans = plans_of(archive, 10)
     windows = read_ahead(archive, groups_of(manifest.modalities), iter(plans), DEPTH)

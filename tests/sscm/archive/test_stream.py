@@ -66,6 +66,15 @@ def test_an_epoch_holds_each_pair_at_most_once_with_its_own_pixels(archive, pair
             assert all(np.array_equal(batch[group][row], pixels) for group, pixels in images.items())
 
 
+def test_shards_as_ingest_writes_them_are_read_without_arrow(archive, monkeypatch):
+    from sscm.archive import windows
+
+    manifest = read_manifest(archive)
+    plan = StreamPlan(shards=manifest.of_split("train"), seed=0, batch_size=20)
+    monkeypatch.setattr(windows, "read_pieces", lambda *_: pytest.fail("read by Arrow"))
+    assert len(batches_of(archive, manifest, plan, reader_of(range(1)))) == 4
+
+
 def test_pairs_that_lack_a_modality_are_left_out(workspace, archive_factory, pair_factory, modalities):
     from sscm.archive.shard_file import write_shard
 
